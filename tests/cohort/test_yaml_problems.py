@@ -5,7 +5,7 @@ import os
 import pytest
 from cohort_yaml import MINIMAL
 
-from subfuse.cohort.cohort_file import read_cohort_file
+from subfuse.cohort.cohort_file import cohort_file_text, read_cohort_file
 from subfuse.cohort.template import TEMPLATE
 from subfuse.errors import ConfigurationError
 
@@ -37,6 +37,14 @@ def test_mistakes_are_named_in_one_line(write, wrong, right, message):
         read_cohort_file(write(TEMPLATE.replace(right, wrong, 1)))
     assert "\n" not in str(caught.value)
     assert "cohort.yaml, line " in str(caught.value)
+
+
+def test_a_key_is_called_as_it_is_written(write):
+    text = MINIMAL + "slides: {features: uni, copys: true}\n"
+    with pytest.raises(ConfigurationError, match=r"unknown key `slides.copys`. Did you mean `copy`\?.*\bcopy, encoder"):
+        read_cohort_file(write(text))
+    cohort_file = read_cohort_file(write(text.replace("copys", "copy")))
+    assert "copy: true" in cohort_file_text(cohort_file)
 
 
 def test_missing_file_names_the_remedy(tmp_path):

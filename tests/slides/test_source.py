@@ -19,7 +19,7 @@ SECTION = TypeAdapter(SlidesSection)
 KEYS = {
     SlideFolder: {"folder": "slides", "table": "slides.csv", "mpp": 0.25},
     SlideList: {"table": "slides.csv"},
-    FeatureFiles: {"features": "uni", "encoder": "MahmoodLab/uni"},
+    FeatureFiles: {"features": "uni", "encoder": "MahmoodLab/uni", "copy": True},
     FeatureRows: {"feature_table": "vectors.csv", "include": ["a"]},
 }
 
@@ -29,7 +29,7 @@ def test_the_key_tells_the_kind_and_empty_keys_of_others_declare_nothing(kind):
     empty = dict.fromkeys(("folder", "features", "feature_table", "encoder"))
     section = SECTION.validate_python(empty | KEYS[kind])
     assert type(section) is kind
-    assert SECTION.validate_python(section.model_dump(mode="json", exclude_none=True)) == section
+    assert SECTION.validate_python(section.model_dump(mode="json", by_alias=True, exclude_none=True)) == section
     assert SECTION.validate_python(section) == section
 
 

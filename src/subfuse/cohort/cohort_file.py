@@ -269,5 +269,5 @@ def read_cohort_file(path: Path) -> CohortFile:
 def cohort_file_text(cohort_file: CohortFile) -> str:
     """Returns the YAML of a cohort file with every default written out; `read_cohort_file` reads it back."""
     unused = "role" if cohort_file.cohorts else "cohorts"
-    value = cohort_file.model_dump(mode="json", exclude_none=True, exclude={unused})
+    value = cohort_file.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={unused})
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120)

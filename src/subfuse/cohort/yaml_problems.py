@@ -271,13 +271,17 @@ def _resolved(model: type[BaseModel], location: list[str]) -> tuple[list[str], l
         place.append(part)
         kind = next(iter(kinds.values()), None)
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            own = sorted(kind.model_fields)
-            of_any = sorted({name for each in alternatives.values() for name in each.model_fields})
+            own = sorted(_keys(kind))
+            of_any = sorted({key for each in alternatives.values() for key in _keys(each)})
             kinds = _kinds(kind.model_fields[part].annotation) if part in kind.model_fields else {}
         else:
             kinds = _kinds(get_args(kind)[0 if part.isdigit() else -1]) if get_args(kind) else {}  # tuple or dict
         alternatives = kinds
     return place, own, of_any
+
+
+def _keys(section: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in section.model_fields.items()]
 
 
 def _kinds(annotation: Any, tag: str = "") -> dict[str, Any]:

@@ -5,13 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import numpy as np
 from jaxtyping import Int32, Num
 
 from subfuse.errors import DataError
 from subfuse.features.hdf5_files import damage_named
 from subfuse.features.patch_spacing import spacing
-from subfuse.features.store import UNKNOWN_ENCODER, SlideFeatures, raster_corners, require_finite
+from subfuse.features.store import UNKNOWN_ENCODER, SlideFeatures, raster_corners
+from subfuse.features.stored.content import require_finite
+from subfuse.features.stored.in_place import why_copied
 from subfuse.slides.tissue import MPP_PLACE, Tiling
 
 _LARGEST_PX = 1 << 24  # no slide is wider, in level-0 pixels
@@ -37,6 +40,14 @@ class FeatureFile:
     bounds_corner: tuple[int, int] = (0, 0)  # of the scanned area in level-0 pixels
     warnings: tuple[str, ...] = ()
     dtype: type[np.floating] = np.float16  # of what `slide_features` returns
+    array: h5py.Dataset | None = (
+        None  # whose values `read` returns as they are; None: they are put together or converted
+    )
+
+    @property
+    def why_copied(self) -> str:
+        """Returns why features are copied from this file, empty if they can stay in it; see `stored.in_place`."""
+        return "joined, or not in HDF5" if self.array is None else why_copied(self.array)
 
     @property
     def patch_um(self) -> float:
@@ -130,10 +141,14 @@ def require_whole(features: np.ndarray, path: Path) -> None:
         )
 
 
-def without_coordinates(layout: str, shape: tuple[int, int], read: Callable[[], np.ndarray]) -> FeatureFile:
+def without_coordinates(
+    layout: str, shape: tuple[int, int], read: Callable[[], np.ndarray], array: h5py.Dataset | None = None
+) -> FeatureFile:
     """Returns a file whose patches have no places; their size is nominal, that of `subfuse prepare`'s own."""
     nominal, note = Tiling(), ONE_VECTOR if shape[0] == 1 else NO_COORDINATES
-    return FeatureFile(layout, shape, read, None, nominal.tile_px, nominal.mpp, tile_px=None, warnings=(note,))
+    return FeatureFile(
+        layout, shape, read, None, nominal.tile_px, nominal.mpp, tile_px=None, warnings=(note,), array=array
+    )
 
 
 def bag_shape(shape: tuple[int, ...], path: Path, found: str) -> tuple[int, int]:

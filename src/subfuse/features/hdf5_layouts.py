@@ -17,7 +17,9 @@ from subfuse.features.hdf5_files import (
     stored_array,
 )
 from subfuse.features.patch_spacing import NO_PATCH_SIZE, spacing
-from subfuse.features.store import CONTENT_HASH, UNKNOWN_ENCODER, require_content
+from subfuse.features.store import UNKNOWN_ENCODER
+from subfuse.features.stored.content import CONTENT_HASH, require_content
+from subfuse.features.stored.in_place import ROWS, read_in_place
 from subfuse.features.trident_job import recorded_mpp
 from subfuse.slides.file_names import slide_id_of
 from subfuse.slides.tissue import MPP_PLACE, disagreement, require_plausible_mpp, square_pixel
@@ -50,6 +52,12 @@ def read_hdf5(file: h5py.File, path: Path, mpp: float | None) -> FeatureFile:
             f"{path}: one dataset of features is required, named {', '.join(_HDF5_LAYOUTS)}. "
             f"Found: {hdf5_listing(file)}. {remedy}"
         )
+    if is_held(file, ROWS):
+        stay = read_in_place(file, path)
+        raise DataError(
+            f"{path}: features must be stored in the file itself. Found that they stay in {stay.path}. Give that file, "
+            "or its folder as slides.features."
+        )
     return _HDF5_LAYOUTS[found[0]](file, stored_array(file, found[0], path), path, mpp)
 
 
@@ -64,7 +72,7 @@ def _read_trident_or_clam(file: h5py.File, features: h5py.Dataset, path: Path, m
     dtype = features.dtype.type if is_ours else np.float16  # ours keep their precision
     read = _verified(features, coords, path) if is_ours and coords is not None else lambda: features[()]
     if coords is None or features.ndim == 1 or attributes.number("has_coordinates", least=0) == 0:
-        bare = without_coordinates("HDF5", shape, read)
+        bare = without_coordinates("HDF5", shape, read, features)
         notes = (*bare.warnings, *encoder_notes)
         return replace(bare, encoder=encoder, encoder_sha256=encoder_sha256, dtype=dtype, warnings=notes)
     _require_coords(coords, shape, path, file)
@@ -89,6 +97,7 @@ def _read_trident_or_clam(file: h5py.File, features: h5py.Dataset, path: Path, m
         ),
         warnings=(*mpp_notes, *size_notes, *slide_notes, *encoder_notes, *_named_otherwise(attributes, path)),
         dtype=dtype,
+        array=features,
     )
 
 
@@ -168,7 +177,7 @@ def _read_stamp(file: h5py.File, features: h5py.Dataset, path: Path, mpp: float 
     attributes = Attributes([place for place in (file, features, coords) if place is not None], path)
     encoder, notes = _encoder(attributes)
     if coords is None:
-        bare = without_coordinates("STAMP", shape, lambda: features[()])
+        bare = without_coordinates("STAMP", shape, lambda: features[()], features)
         return replace(bare, encoder=encoder, warnings=(*bare.warnings, *notes))
     _require_coords(coords, shape, path, file)
     tile_um, tile_px, unit_um = _stamp_tile(coords, attributes, path, file), attributes.whole("tile_size_px"), 1.0
@@ -191,6 +200,7 @@ def _read_stamp(file: h5py.File, features: h5py.Dataset, path: Path, mpp: float 
         tile_px=tile_px,
         encoder=encoder,
         warnings=notes if mpp else (note, *notes),
+        array=features,
     )
 
 
@@ -212,7 +222,7 @@ def _stamp_tile(coords: h5py.Dataset, attributes: Attributes, path: Path, file: 
 
 def _read_released(file: h5py.File, features: h5py.Dataset, path: Path, mpp: float | None) -> FeatureFile:
     """Features in list order. Nothing is known of their places."""
-    return without_coordinates("released code", _hdf5_shape(features, path, file), lambda: features[()])
+    return without_coordinates("released code", _hdf5_shape(features, path, file), lambda: features[()], features)
 
 
 _HDF5_LAYOUTS: Mapping[str, Callable[[h5py.File, h5py.Dataset, Path, float | None], FeatureFile]] = {

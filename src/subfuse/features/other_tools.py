@@ -110,7 +110,7 @@ def _opened_tensor(path: Path, mpp: float | None) -> Iterator[FeatureFile]:
                 f"{path}: its {shape[0]} patches x {shape[1]} features must be those of {sibling}. "
                 f"Found {found.shape[0]} x {found.shape[1]} there. Extract the slide again."
             )
-        yield replace(found, read=read)
+        yield replace(found, read=read, array=None)
 
 
 def _coordinates_of_tensor(path: Path) -> Path:

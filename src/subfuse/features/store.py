@@ -1,10 +1,10 @@
 """Patch features of one slide in one HDF5 file, under TRIDENT's names: what a prepared folder holds.
 
-Files of other tools are read by `subfuse.features.other_tools` and converted to this one.
+Files of other tools are read by `subfuse.features.other_tools` and converted to this one; where their features stay in
+place, the file holds all but these, see `subfuse.features.stored.in_place`.
 """
 
 import hashlib
-import json
 import math
 import shutil
 from collections.abc import Mapping
@@ -19,11 +19,12 @@ from jaxtyping import Float16, Float32, Float64, Int32
 import subfuse
 from subfuse.errors import DataError
 from subfuse.features.hdf5_files import hdf5_listing, opened_hdf5, stored_array
+from subfuse.features.stored.content import CONTENT_HASH, content_sha256, require_content, require_finite
+from subfuse.features.stored.in_place import ROWS, FeaturesInPlace, read_in_place, write_in_place
 from subfuse.files import atomic_path
 from subfuse.slides.tissue import covered_px2
 
 UNKNOWN_ENCODER = "unknown"
-CONTENT_HASH = "content_sha256"  # of features, places and all other attributes; see `require_content`
 _MOMENTS, _MOMENTS_HASH = "moments", "moments_sha256"  # sum and sum of squares of every feature, as float64
 
 
@@ -89,6 +90,7 @@ def write_features(
     tile_px: int | None,
     overlap_px: int = 0,
     attributes: Mapping[str, str | int | float] | None = None,
+    in_place: FeaturesInPlace | None = None,
 ) -> None:
     """Writes the features of one slide, complete or not at all, with a hash of its content.
 
@@ -100,6 +102,7 @@ def write_features(
         tile_px: Side of a patch in pixels at `slide.target_mpp`; None where unknown.
         overlap_px: Overlap of neighbouring patches, in the same pixels.
         attributes: Further attributes of `coords`, kept with the file.
+        in_place: Where the features lie that the file shall only point to; None: it holds them.
 
     Raises:
         DataError: There is no patch, or a feature is not finite.
@@ -111,7 +114,8 @@ def write_features(
         raise DataError(f"{path}: a feature file needs at least one patch. Found none; exclude the slide.")
     require_finite(slide.features, path)
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        file.create_dataset("features", data=slide.features)
+        if in_place is None:
+            file.create_dataset("features", data=slide.features)
         coords = file.create_dataset("coords", data=slide.coords)
         coords.attrs.update(attributes or {})
         coords.attrs.update(_attributes_of(slide, tile_px=tile_px, overlap_px=overlap_px))
@@ -119,7 +123,9 @@ def write_features(
         file.create_dataset(_MOMENTS, data=moments)
         coords.attrs[_MOMENTS_HASH] = hashlib.sha256(moments.data).hexdigest()
         coords.attrs["slide_id"] = path.stem
-        coords.attrs[CONTENT_HASH] = _content_sha256(slide.features, slide.coords, dict(coords.attrs))
+        coords.attrs[CONTENT_HASH] = content_sha256(slide.features, slide.coords, dict(coords.attrs))
+        if in_place is not None:
+            write_in_place(in_place, file, path)
 
 
 def read_features(path: Path, *, verify: bool = True) -> SlideFeatures:
@@ -130,15 +136,13 @@ def read_features(path: Path, *, verify: bool = True) -> SlideFeatures:
         verify: Whether the content must agree with its hash; a file that was verified before need not be again.
 
     Raises:
-        DataError: The file is missing, damaged, of another layout or slide, or changed since it was written.
+        DataError: The file, or that in which its features stay, is missing, damaged, of another layout or slide, or
+            changed since it was written.
     """
     path = Path(path)
     with opened_hdf5(path) as file:
-        _require_layout(file, path)
-        features, coords, attributes = file["features"][()], file["coords"][()], dict(file["coords"].attrs)
-        if verify:
-            require_content(features, coords, attributes, path)
-        return _slide_features(features, coords, attributes)
+        stored, coords, attributes = _content(file, path)
+        return _slide_features(_values(stored, coords, attributes, path, verify=verify), coords, attributes)
 
 
 def read_places(path: Path) -> SlideFeatures:
@@ -148,8 +152,7 @@ def read_places(path: Path) -> SlideFeatures:
         DataError: The file is missing, damaged or of another layout.
     """
     with opened_hdf5(path) as file:
-        _require_layout(file, path)
-        coords, attributes = file["coords"][()], dict(file["coords"].attrs)
+        _, coords, attributes = _content(file, path)
         return _slide_features(np.empty((len(coords), 0), np.float16), coords, attributes)
 
 
@@ -162,26 +165,28 @@ def read_moments(path: Path) -> tuple[int, Float64[np.ndarray, "moment feature"]
         DataError: As for `read_features`, where the features are read.
     """
     with opened_hdf5(path) as file:
-        _require_layout(file, path)
+        _, coords, attributes = _content(file, path)
         if _MOMENTS in file:
             moments = stored_array(file, _MOMENTS, path)[()]
-            if hashlib.sha256(moments.data).hexdigest() == file["coords"].attrs.get(_MOMENTS_HASH):
-                return len(file["coords"]), moments
+            if hashlib.sha256(moments.data).hexdigest() == attributes.get(_MOMENTS_HASH):
+                return len(coords), moments
     features = read_features(path).features
     return len(features), _moments(features)
 
 
 def read_sample(path: Path, n_patches: int) -> SlideFeatures:
-    """Reads about so many patches of one slide, evenly spaced in the file's order; the content is not verified.
+    """Reads about so many patches of one slide, evenly spaced in the file's order.
+
+    The content is not verified, unless the features stay in a file that was written since they were imported.
 
     Raises:
-        DataError: The file is missing, damaged or of another layout.
+        DataError: The file is missing, damaged or of another layout; verified, as for `read_features`.
     """
     with opened_hdf5(path) as file:
-        _require_layout(file, path)
-        step = max(1, len(file["coords"]) // n_patches)
-        features, coords = (file[name][::step] for name in ("features", "coords"))
-        return _slide_features(features, coords, dict(file["coords"].attrs))
+        stored, coords, attributes = _content(file, path)
+        step = max(1, len(coords) // n_patches)
+        features = _values(stored, coords, attributes, path, verify=False, step=step)
+        return _slide_features(features, coords[::step], attributes)
 
 
 def read_attributes(path: Path, *, verify: bool = False) -> tuple[int, dict[str, Any]]:
@@ -189,18 +194,29 @@ def read_attributes(path: Path, *, verify: bool = False) -> tuple[int, dict[str,
 
     Args:
         path: The file.
-        verify: Whether all of the file is read to compare its content with its hash.
+        verify: Whether all of the file is read to compare its content with its hash; features that stay in another
+            one are read only if that was written since.
 
     Raises:
         DataError: The file is missing, damaged or of another layout; verified, as for `read_features`.
     """
     path = Path(path)
     with opened_hdf5(path) as file:
-        _require_layout(file, path)
-        attributes = dict(file["coords"].attrs)
-        if verify:
-            require_content(file["features"][()], file["coords"][()], attributes, path)
-        return len(file["coords"]), attributes
+        stored, coords, attributes = _content(file, path)
+        if verify and not (isinstance(stored, FeaturesInPlace) and stored.is_same):
+            _values(stored, coords, attributes, path, verify=True)
+        return len(coords), attributes
+
+
+def features_in_place(path: Path) -> FeaturesInPlace | None:
+    """Returns where the features of a file are that it does not hold itself; None: it holds them.
+
+    Raises:
+        DataError: The file is missing, damaged or of another layout.
+    """
+    with opened_hdf5(path) as file:
+        stored, *_ = _content(file, path)
+        return None if isinstance(stored, h5py.Dataset) else stored
 
 
 def add_missing_hash(path: Path) -> None:
@@ -211,14 +227,13 @@ def add_missing_hash(path: Path) -> None:
     """
     path = Path(path)
     with opened_hdf5(path) as file:
-        _require_layout(file, path)
-        attributes = dict(file["coords"].attrs)
+        _, coords, attributes = _content(file, path)
         if CONTENT_HASH in attributes:
             return
-        features, coords = file["features"][()], file["coords"][()]
+        features = file["features"][()]
         require_finite(features, path)
         attributes["slide_id"] = attributes.get("slide_id", path.stem)
-        attributes[CONTENT_HASH] = _content_sha256(features, coords, attributes)
+        attributes[CONTENT_HASH] = content_sha256(features, coords, attributes)
         require_content(features, coords, attributes, path)
     with atomic_path(path) as temporary:
         shutil.copyfile(path, temporary)
@@ -250,39 +265,6 @@ def recorded_hash(path: Path) -> str:
         DataError: As for `read_attributes`.
     """
     return str(read_attributes(path)[1].get(CONTENT_HASH, ""))
-
-
-def require_content(features: np.ndarray, coords: np.ndarray, attributes: Mapping[str, Any], path: Path) -> None:
-    """Compares what was read from a file with the hash and the slide that it was written with.
-
-    Raises:
-        DataError: Something changed since: a byte, a zeroed tail, an exchanged file. Names the file.
-    """
-    found = attributes.get(CONTENT_HASH)
-    if found is None:
-        words = "Found no hash of it, as in files of an earlier version"
-    elif found != _content_sha256(features, coords, attributes):
-        words = "Found another one: bytes changed on the disk or on the way to it"
-    elif attributes.get("slide_id") != path.stem:
-        words = f"Found that of slide {attributes.get('slide_id')}"
-    else:
-        return
-    raise DataError(
-        f"{path}: the content with which the file was written is required. {words}. Run `subfuse prepare` again: it "
-        f"{'adds it' if found is None else 'makes this slide anew and keeps the others'}."
-    )
-
-
-def require_finite(
-    features: Float16[np.ndarray, "patch feature"] | Float32[np.ndarray, "patch feature"], path: Path
-) -> None:
-    """Raises a DataError where a feature is NaN or infinite, as float16 makes values beyond its range."""
-    is_finite = np.isfinite(features).all(axis=1)
-    if not is_finite.all():
-        raise DataError(
-            f"{path}: features must be finite and below 65504. Found {np.count_nonzero(~is_finite)} of "
-            f"{len(features)} patches that are not, the first at row {np.argmin(is_finite)}. Extract the slide again."
-        )
 
 
 def patch_um(attributes: Mapping[str, Any]) -> float:
@@ -335,26 +317,39 @@ def _attributes_of(slide: SlideFeatures, *, tile_px: int | None, overlap_px: int
     return known
 
 
-def _content_sha256(features: np.ndarray, coords: np.ndarray, attributes: Mapping[str, Any]) -> str:
-    """Hexadecimal SHA-256 of both arrays, with shape and type, and of all attributes but the hash itself."""
-    digest = hashlib.sha256()
-    for array in (features, coords):
-        digest.update(f"{array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    plain = {name: getattr(value, "item", lambda value=value: value)() for name, value in attributes.items()}
-    plain.pop(CONTENT_HASH, None)
-    digest.update(json.dumps(plain, sort_keys=True).encode())
-    return digest.hexdigest()
-
-
-def _require_layout(file: h5py.File, path: Path) -> None:
+def _content(
+    file: h5py.File, path: Path
+) -> tuple[h5py.Dataset | FeaturesInPlace, Int32[np.ndarray, "patch 2"], dict[str, Any]]:
+    """Returns what an open file holds: its features, or where they are; the places; the attributes of these."""
     if set(file) >= {"features", "coords"}:
-        features, coords = (stored_array(file, name, path) for name in ("features", "coords"))
-        is_bag = features.ndim == 2 and len(features) > 0 and coords.shape == (len(features), 2)
-        if is_bag and "subfuse_version" in coords.attrs:
-            return
+        coords = stored_array(file, "coords", path)
+        if "subfuse_version" in coords.attrs:
+            stored = read_in_place(file, path) if ROWS in file else stored_array(file, "features", path)
+            if len(stored.shape) == 2 and stored.shape[0] > 0 and coords.shape == (stored.shape[0], 2):
+                return stored, coords[()], dict(coords.attrs)
     raise DataError(
         f"{path}: a feature file that subfuse wrote is required, with `features` (patch, feature) and `coords` "
         f"(patch, 2). Found: {hdf5_listing(file)}. Files of other tools go through `subfuse prepare`, as "
         "`slides.features` of the cohort file."
     )
+
+
+def _values(
+    stored: h5py.Dataset | FeaturesInPlace,
+    coords: np.ndarray,
+    attributes: Mapping[str, Any],
+    path: Path,
+    *,
+    verify: bool,
+    step: int = 1,
+) -> np.ndarray:
+    """Reads the features of every so many patches: all of them, to verify them, where the file may be another one."""
+    if isinstance(stored, h5py.Dataset):
+        read, changed = (lambda step: stored[::step]), None
+    else:
+        read, changed, verify = stored.read, stored.changed, not stored.is_same or verify
+    if not verify:
+        return read(step)
+    values = read(1)
+    require_content(values, coords, attributes, path, changed=changed)
+    return values[::step]

@@ -33,6 +33,7 @@ from subfuse.features.contrast import read_contrast
 from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder, SlideEncoder
 from subfuse.features.patch_spacing import NO_PATCH_SIZE
 from subfuse.features.registered.slide_encoders import load_encoder
+from subfuse.features.stored.in_place import where_features_are
 from subfuse.files import is_begun, read_json, sha256_of_file, sha256_of_json, write_json, write_table
 from subfuse.preparation.contrast import require_varying_features
 from subfuse.preparation.declared_slides import declared_stain, declared_tiling, declared_tissue
@@ -67,6 +68,7 @@ class Preparation:
     plan: CohortPlan  # what remains of it
     slides: pd.DataFrame  # one row per prepared slide
     warnings: tuple[str, ...]
+    features: str = ""  # in one line, where ready features are
 
     @property
     def exclusions(self) -> pd.DataFrame:
@@ -74,13 +76,13 @@ class Preparation:
         return self.plan.exclusions
 
     def summary(self) -> str:
-        """Returns in one line how many patients and slides there are, and what is excluded."""
+        """Returns how many patients and slides there are, what is excluded, and where ready features are."""
         patients = used_of_listed(len(self.plan.patients), sum(self.plan.n_listed.values()))
         others = self.exclusions.loc[self.exclusions["level"] != "patient", "level"].value_counts()
         left_out = preview([f"{level}: {count}" for level, count in others.items()])
-        return f"Prepared {patients} and {len(self.slides)} slides in {self.folder}" + (
-            f"; also excluded, by level: {left_out} (exclusions.csv)" if left_out else ""
-        )
+        excluded = f"; also excluded, by level: {left_out} (exclusions.csv)" if left_out else ""
+        stay = f"\n{self.features[0].upper()}{self.features[1:]}" if self.features else ""
+        return f"Prepared {patients} and {len(self.slides)} slides in {self.folder}{excluded}{stay}"
 
 
 def prepare(
@@ -132,13 +134,15 @@ def prepare(
         _claim(out, cohort_file, provenance["requested_encoder"])
         mark_incomplete(out)
         records: Sequence[SlideRecord | FeatureRecord]
+        stay = ""
         if ready:
-            records, failures = import_slides(
+            imported, failures = import_slides(
                 ready, survey, out / "wsi", workers=workers, scheduler=scheduler, progress=progress
             )
+            records, stay = imported, where_features_are([(r.bytes_in_place, r.why_copied) for r in imported])
             provenance |= {name: getattr(survey, name) for name in ("encoder", "encoder_sha256", "patch_dim")}
             if slide_encoder is not None:
-                records, lost = encode_imports(records, out, slide_encoder, progress=progress)
+                records, lost = encode_imports(imported, out, slide_encoder, progress=progress)
                 failures = join_exclusions([failures, lost])
                 provenance |= {"slide_encoder": encoder, **_identity_of(slide_encoder)}
         else:
@@ -171,7 +175,7 @@ def prepare(
     )
     of_encoder = _of_encoder(encoder, survey) if slide_encoder is None else ()
     warnings = (*plan.warnings, *of_slides, *flat, *widths, *_of_failures(failures), *of_encoder, *other_folds)
-    return Preparation(out, plan, slides, warnings)
+    return Preparation(out, plan, slides, warnings, stay)
 
 
 def _remove_unused(out: Path) -> None:
@@ -265,7 +269,7 @@ def _prepare_slides(
 
 def _slide_table(records: Sequence[SlideRecord | FeatureRecord]) -> pd.DataFrame:
     fields = type(records[0]).__dataclass_fields__ if records else SlideRecord.__dataclass_fields__
-    columns = [name for name in fields if name not in QUALITY_ONLY]
+    columns = [name for name in fields if name not in (*QUALITY_ONLY, "bytes_in_place", "why_copied")]
     return pd.DataFrame([asdict(record) for record in records], columns=columns)
 
 

@@ -107,6 +107,7 @@ class FeatureFiles(SlidesFrom):
     features: FilePath  # the folder that holds them, searched with its subfolders
     concatenate: tuple[FilePath, ...] = ()  # folders of further features of these slides, joined place by place
     encoder: str | None = Field(default=None, min_length=1)  # what made them, where they do not say
+    copies: bool = Field(default=False, alias="copy")  # all features into the prepared folder
 
     @field_validator("encoder")
     @classmethod
@@ -160,6 +161,7 @@ class FeatureSource(SlideSource):
     encoder: str | None = None  # as declared, for files that do not name it
     in_table: bool = False
     further: tuple[Path, ...] = ()  # files of further features of this slide, see `concatenated`
+    is_copied: bool = False  # into the prepared folder, whatever its layout
 
     @property
     def paths(self) -> tuple[Path, ...]:

@@ -18,7 +18,7 @@ from subfuse.cli import main
 from subfuse.cohort.cohort import read_cohort
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.features.other_tools import opened_features
-from subfuse.features.store import read_features
+from subfuse.features.store import features_in_place, read_features, recorded_hash
 from subfuse.preparation.slides.feature_import import import_slides
 from subfuse.preparation.slides.feature_survey import feature_sources, look_into_features, survey_features
 from subfuse.slides.source import FeatureSource, SlideSource
@@ -92,8 +92,11 @@ def test_clam_features_through_check_prepare_and_crossval(cohort, capsys):
     checked = capsys.readouterr()
     assert "slide features: 12 (CLAM: 12), 6 numbers a patch, of encoder resnet50" in checked.out
     assert "slides P00 é, P01 é, P02 é and 9 more: the size of the patches is not recorded" in checked.err
+    where = "eatures of 12 slides stay where they are (0.00274 MB)"
+    assert f"  f{where}" in checked.out
 
     out = prepare(cohort)
+    assert f"F{where}" in capsys.readouterr().out
     slides = pd.read_csv(out / "slides.csv")
     assert slides["n_patches"].tolist() == list(range(4, 16))
     assert set(slides["mpp"]) == {0.25}
@@ -102,7 +105,9 @@ def test_clam_features_through_check_prepare_and_crossval(cohort, capsys):
     path = out / "wsi" / "imported" / "features_resnet50" / "P03 é.h5"
     assert out / slides["features"].iloc[3] == path
     with h5py.File(path) as file:
-        assert (file["features"].dtype, file["features"].chunks) == (np.float16, None)
+        assert file.get("features", getlink=True).filename == str(cohort.parent / "CLAM features" / "P03 é.h5")
+        of_tool = file["features"][()].astype(np.float16)
+    np.testing.assert_array_equal(read_features(path).features, of_tool)
     assert read_features(path).coords[:2].tolist() == [[0, 0], [512, 0]]
     prepared = read_cohort(out)
     assert (prepared.encoder, prepared.patch_dim, len(prepared)) == ("resnet50", 6, 12)
@@ -111,6 +116,16 @@ def test_clam_features_through_check_prepare_and_crossval(cohort, capsys):
     arguments = ["crossval", str(out), "--tasks", "grade", "--models", "abmil", "--workers", "1"]
     assert main([*arguments, "--out", str(run), *BRIEF]) == 0
     assert pd.read_csv(run / "predictions.csv")["patient_id"].nunique() == 12
+
+    copied, of_copies = cohort.parent / "copied", cohort.parent / "run of copies"
+    cohort.write_text(cohort.read_text().replace("slides:", "slides:\n  copy: true"))
+    assert main(["prepare", str(cohort), "--out", str(copied), "--workers", "1"]) == 0
+    assert "Features of 12 slides are copied: as slides.copy says (12)" in capsys.readouterr().out
+    assert main([*arguments[:1], str(copied), *arguments[2:], "--out", str(of_copies), *BRIEF]) == 0
+    for name in ("predictions.csv", "grade/abmil/fold_0/model.safetensors"):
+        assert (run / name).read_bytes() == (of_copies / name).read_bytes()
+    shown = [path for path in run.rglob("*") if path.is_file() and b"CLAM features" in path.read_bytes()]
+    assert not shown
 
 
 def test_a_feature_table_of_any_width_through_check_prepare_and_crossval(tmp_path, capsys):
@@ -342,18 +357,18 @@ def test_slides_and_ready_features_do_not_mix(tmp_path):
     assert feature_sources(sources[1:]) == ()
 
 
-def imported(folder: Path, **files: dict) -> dict:
+def imported(folder: Path, *, is_copied: bool = False, **files: dict) -> dict:
     """Imports feature files of these attributes; the records by slide."""
     for name, attributes in files.items():
         write_features(folder / f"{name}.h5", 9, **attributes)
-    sources = [FeatureSource(name, "p", folder / f"{name}.h5", encoder="toy") for name in files]
+    sources = [FeatureSource(name, "p", folder / f"{name}.h5", encoder="toy", is_copied=is_copied) for name in files]
     records, failures = import_slides(sources, survey_features(sources), folder / "out" / "wsi")
     return {record.slide_id: record for record in records} | dict(zip(failures["id"], failures["reason"], strict=True))
 
 
 def test_changed_features_are_imported_again_and_the_others_are_kept(tmp_path):
     attributes = {"patch_size_level0": 512, "level0_mpp": 0.25}
-    imported(tmp_path, a=attributes, b=attributes)
+    imported(tmp_path, is_copied=True, a=attributes, b=attributes)
     folder = tmp_path / "out" / "wsi" / "imported" / "features_toy"
     with h5py.File(folder / "a.h5", "a") as file:
         file["features"][4:] = 0
@@ -364,9 +379,50 @@ def test_changed_features_are_imported_again_and_the_others_are_kept(tmp_path):
     assert (folder / "b.h5").stat().st_mtime_ns == kept
 
 
+def test_features_in_place_are_those_of_a_copy_and_what_is_complete_is_kept(tmp_path):
+    attributes = {"patch_size_level0": 512, "level0_mpp": 0.25, "encoder": "toy"}
+    folder = tmp_path / "out" / "wsi" / "imported" / "features_toy"
+    files = {"a": attributes, "b": attributes}
+    assert {r.bytes_in_place for r in imported(tmp_path, **files).values()} == {9 * 6 * 4}
+    stay = read_features(folder / "a.h5")
+
+    def again(**declared) -> dict:
+        sources = [FeatureSource(name, "p", tmp_path / f"{name}.h5", encoder="toy", **declared) for name in files]
+        records, _ = import_slides(sources, survey_features(sources), tmp_path / "out" / "wsi")
+        return {record.slide_id: record.why_copied for record in records}
+
+    written = (folder / "a.h5").stat().st_mtime_ns
+    content = recorded_hash(folder / "a.h5")
+    assert set(again().values()) == {""}
+    assert (folder / "a.h5").stat().st_mtime_ns == written
+    os.utime(tmp_path / "b.h5")  # written again since, as it was: read once
+    assert set(again().values()) == {""}
+    assert features_in_place(folder / "b.h5").is_same
+
+    assert set(again(is_copied=True).values()) == {"as slides.copy says"}
+    assert features_in_place(folder / "a.h5") is None
+    np.testing.assert_array_equal(read_features(folder / "a.h5").features, stay.features)
+    assert recorded_hash(folder / "a.h5") == content
+    written = (folder / "a.h5").stat().st_mtime_ns
+    assert set(again().values()) == {"as they were before"}
+    assert (folder / "a.h5").stat().st_mtime_ns == written
+
+
+def test_a_moved_source_is_read_where_it_lies_now(tmp_path):
+    imported(tmp_path, a={"patch_size_level0": 512, "level0_mpp": 0.25})
+    path = tmp_path / "out" / "wsi" / "imported" / "features_toy" / "a.h5"
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "a.h5").rename(tmp_path / "moved" / "a.h5")
+    with pytest.raises(DataError, match=r"/a\.h5: the file in which features stay is required.*slides\.copy: true"):
+        read_features(path)
+    sources = [FeatureSource("a", "p", tmp_path / "moved" / "a.h5", encoder="toy")]
+    import_slides(sources, survey_features(sources), tmp_path / "out" / "wsi")
+    assert features_in_place(path).path == tmp_path / "moved" / "a.h5"
+
+
 def test_sizes_by_an_earlier_rule_are_found_anew_and_recorded_ones_kept(tmp_path):
     attributes = {"level0_mpp": 0.25}
-    imported(tmp_path, by_spacing=attributes, recorded=attributes | {"patch_size_level0": 700})
+    imported(tmp_path, is_copied=True, by_spacing=attributes, recorded=attributes | {"patch_size_level0": 700})
     folder = tmp_path / "out" / "wsi" / "imported" / "features_toy"
     for name in ("by_spacing", "recorded"):
         with h5py.File(folder / f"{name}.h5", "a") as file:

@@ -17,7 +17,8 @@ from slide_files import write_dicom, write_mrxs, write_ndpi
 from subfuse.errors import DataError
 from subfuse.features.encoder import OFFLINE_ENCODER
 from subfuse.features.patch_encoders import load_patch_encoder
-from subfuse.features.store import CONTENT_HASH, read_features, recorded_hash
+from subfuse.features.store import read_features, recorded_hash
+from subfuse.features.stored.content import CONTENT_HASH
 from subfuse.preparation.slides import slide as slide_module
 from subfuse.preparation.slides.slide import completed_record, inspect_slide, prepare_slide
 from subfuse.preparation.slides.slide_search import find_slides

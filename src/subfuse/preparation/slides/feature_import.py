@@ -16,7 +16,15 @@ from subfuse.execution import Progress
 from subfuse.features.encoder import encoder_id
 from subfuse.features.other_tools import files_behind
 from subfuse.features.patch_spacing import NO_PATCH_SIZE, SPACING_RULE, nearest_distances
-from subfuse.features.store import SlideFeatures, patch_um, read_attributes, read_matching, write_features
+from subfuse.features.store import (
+    SlideFeatures,
+    features_in_place,
+    patch_um,
+    read_attributes,
+    read_matching,
+    write_features,
+)
+from subfuse.features.stored.in_place import FeaturesInPlace, in_place
 from subfuse.files import sha256_of_json
 from subfuse.preparation.slides.feature_survey import FeatureSurvey, opened_source, table_of_features
 from subfuse.preparation.slides.slide_jobs import FinishedSlide, SlideProgress, run_slides
@@ -44,6 +52,8 @@ class FeatureRecord:
     has_coordinates: bool
     mpp_source: str | None  # "file" or "declared": in the slide table or as slides.mpp; None without coordinates
     warnings: tuple[str, ...] = ()
+    bytes_in_place: int = 0  # of features that stay in the source
+    why_copied: str = ""  # empty for features that stay
 
 
 def import_slides(
@@ -56,6 +66,8 @@ def import_slides(
     progress: Progress | None = None,
 ) -> tuple[list[FeatureRecord], pd.DataFrame]:
     """Converts the feature files of a cohort into a prepared folder; what is complete there is not done again.
+
+    Features that can be read quickly where they are stay there, unless they are to be copied.
 
     Args:
         slides: Feature files of patients, or rows of a feature table.
@@ -75,7 +87,7 @@ def import_slides(
     folder = out / FOLDER / f"features_{encoder_id(survey.encoder)}"
     records, failures = run_slides(
         _import_slide,
-        [(source, folder) for source in usable],
+        [(source, folder, survey.headers[source.slide_id].why_copied) for source in usable],
         workers=workers,
         scheduler=scheduler,
         progress=SlideProgress(len(usable), progress, workers=workers),
@@ -84,8 +96,13 @@ def import_slides(
     return records, exclusion_table(sorted([*unusable, *failures]))
 
 
-def _import_slide(source: FeatureSource, folder: Path) -> FinishedSlide:
+def _import_slide(source: FeatureSource, folder: Path, why_copied: str) -> FinishedSlide:
     """Converts the features of one slide unless `folder` holds them from the same source.
+
+    Args:
+        source: The slide.
+        folder: Of the converted files.
+        why_copied: Features are copied, for this reason; empty: they stay where they are if they can be read there.
 
     Raises:
         DataError: The file cannot be read, or a feature is not finite.
@@ -94,20 +111,27 @@ def _import_slide(source: FeatureSource, folder: Path) -> FinishedSlide:
     start = time.monotonic()
     path = folder / f"{source.slide_id}.h5"
     identity = _identity_of_source(source)
-    stored = _stored(path, identity)
+    stored = _stored(path, identity, source, why_copied)
     is_new = stored is None
     if stored is None:
         with opened_source(source) as file:
+            stay = None if why_copied or file.array is None else in_place(file.array, source.path, file.dtype)
             slide = file.slide_features(source.path)
-        facts: dict[str, str | int | float] = {
-            "layout": file.layout,
-            "tissue_mm2": slide.area_mm2,
-            "spacing_rule": SPACING_RULE,
-            "warnings": json.dumps([*file.warnings, *_of_places(slide), *_empty_patches(slide)]),
-        }
-        write_features(path, slide, tile_px=file.tile_px, overlap_px=file.overlap_px, attributes=identity | facts)
+            facts: dict[str, str | int | float] = {
+                "layout": file.layout,
+                "tissue_mm2": slide.area_mm2,
+                "spacing_rule": SPACING_RULE,
+                "warnings": json.dumps([*file.warnings, *_of_places(slide), *_empty_patches(slide)]),
+            }
+        if stay is not None and not np.array_equal(stay.read(), slide.features):
+            stay = None
+        attributes = identity | facts
+        write_features(
+            path, slide, tile_px=file.tile_px, overlap_px=file.overlap_px, attributes=attributes, in_place=stay
+        )
         stored = read_attributes(path)
-    return FinishedSlide(_record(source, path, folder, *stored), is_new=is_new, seconds=time.monotonic() - start)
+    record = _record(source, path, folder, *stored, features_in_place(path), why_copied)
+    return FinishedSlide(record, is_new=is_new, seconds=time.monotonic() - start)
 
 
 def _of_places(slide: SlideFeatures) -> Iterator[str]:
@@ -146,16 +170,31 @@ def _identity_of_source(source: FeatureSource) -> dict[str, str | int | float]:
     }
 
 
-def _stored(path: Path, identity: Mapping[str, str | int | float]) -> tuple[int, dict[str, Any]] | None:
-    """Patches and attributes of a complete file from the same source; None: to be written."""
+def _stored(
+    path: Path, identity: Mapping[str, str | int | float], source: FeatureSource, why_copied: str
+) -> tuple[int, dict[str, Any]] | None:
+    """Patches and attributes of a complete file from the same source; None: to be written.
+
+    Features that stay count only in the source itself, and where they are not to be copied; copies always do.
+    """
     stored = read_matching(path, identity)
+    if stored is not None:
+        stay = features_in_place(path)
+        if stay is not None and (why_copied or stay.path != source.path.absolute()):
+            return None
     if stored is None or NO_PATCH_SIZE not in json.loads(stored[1]["warnings"]):
         return stored
     return stored if stored[1].get("spacing_rule") == SPACING_RULE else None
 
 
 def _record(
-    source: FeatureSource, path: Path, folder: Path, n_patches: int, attributes: Mapping[str, Any]
+    source: FeatureSource,
+    path: Path,
+    folder: Path,
+    n_patches: int,
+    attributes: Mapping[str, Any],
+    stay: FeaturesInPlace | None,
+    why_copied: str,
 ) -> FeatureRecord:
     known = bool(attributes["has_coordinates"])
     return FeatureRecord(
@@ -172,5 +211,7 @@ def _record(
         source=str(attributes["source"]),
         has_coordinates=known,
         mpp_source=("file" if attributes["declared_mpp"] == "none" else "declared") if known else None,
+        bytes_in_place=0 if stay is None else stay.n_bytes,
+        why_copied="" if stay is not None else why_copied or "as they were before",
         warnings=tuple(json.loads(attributes["warnings"])),
     )

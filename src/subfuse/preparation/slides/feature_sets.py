@@ -31,11 +31,18 @@ class FeatureSets:
     notes: tuple[str, ...]  # on what lies there and is not read
 
     def source(
-        self, slide_id: str, patient_id: str, path: Path, mpp: float | None, encoder: str | None = None
+        self,
+        slide_id: str,
+        patient_id: str,
+        path: Path,
+        mpp: float | None,
+        encoder: str | None = None,
+        *,
+        is_copied: bool = False,
     ) -> FeatureSource:
         """Returns where the features of a slide that lacks none are."""
         further = tuple(folder[slide_id] for folder in self.further)
-        return FeatureSource(slide_id, patient_id, path, mpp, encoder=encoder, further=further)
+        return FeatureSource(slide_id, patient_id, path, mpp, encoder=encoder, further=further, is_copied=is_copied)
 
 
 def find_feature_sets(folder: Path, further: Sequence[Path], encoder: str | None) -> FeatureSets:
@@ -150,6 +157,7 @@ def _described(files: Sequence[FeatureFile]) -> FeatureFile:
         encoder_sha256=sha256_of_json(of_each),
         warnings=tuple(dict.fromkeys(warning for file in files for warning in file.warnings)),
         dtype=np.float32 if any(file.dtype == np.float32 for file in files) else np.float16,
+        array=None,
     )
 
 

@@ -21,6 +21,7 @@ from subfuse.features.feature_table import feature_row, read_feature_table
 from subfuse.features.other_tools import opened_features
 from subfuse.features.patch_spacing import NO_PATCH_SIZE
 from subfuse.features.store import UNKNOWN_ENCODER
+from subfuse.features.stored.in_place import where_features_are
 from subfuse.features.trident_job import encoder_of_folder
 from subfuse.files import sha256_of_json
 from subfuse.preparation.slides.feature_sets import concatenated
@@ -39,6 +40,8 @@ class FeatureHeader:
     has_coordinates: bool
     patch_um: float  # side of a patch in µm; NaN where the header does not tell and the places were not read
     warnings: tuple[str, ...]
+    bytes_in_place: int = 0  # of features that stay where they are
+    why_copied: str = ""  # into the prepared folder; empty for features that stay
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,16 @@ class FeatureSurvey:
         return [slide for slide, header in self.headers.items() if NO_PATCH_SIZE in header.warnings]
 
     def summary(self) -> str:
-        """Returns in one line what the files are."""
+        """Returns in two lines what the files are, and which features stay where they are."""
         layouts = pd.Series([header.layout for header in self.headers.values()], dtype=object).value_counts()
         counts = preview([f"{name}: {count}" for name, count in layouts.items()]) or "none can be used"
         bare = sum(not header.has_coordinates for header in self.headers.values())
         without = f"; {bare} without coordinates" if bare else ""
         each = "patch" if any(header.n_patches > 1 for header in self.headers.values()) else "slide"
         of = f"{self.patch_dim} numbers a {each}, of encoder {self.encoder}"
-        return f"  slide features: {len(self.headers)} ({counts}), {of}{without}"
+        stay = where_features_are([(header.bytes_in_place, header.why_copied) for header in self.headers.values()])
+        lines = [f"slide features: {len(self.headers)} ({counts}), {of}{without}", *([stay] if stay else [])]
+        return "\n".join(f"  {line}" for line in lines)
 
     def warnings(self, imported: Mapping[str, tuple[str, ...]] | None = None) -> tuple[str, ...]:
         """Returns what the files leave open, one line each.
@@ -214,6 +219,7 @@ def _table(path: Path, modified_ns: int) -> pd.DataFrame:
 
 def _header(source: FeatureSource) -> FeatureHeader:
     with opened_source(source) as file:
+        why_copied = "as slides.copy says" if source.is_copied else file.why_copied
         return FeatureHeader(
             layout=file.layout,
             n_patches=file.shape[0],
@@ -223,6 +229,8 @@ def _header(source: FeatureSource) -> FeatureHeader:
             has_coordinates=file.read_coords is not None,
             patch_um=file.patch_um,
             warnings=file.warnings,
+            bytes_in_place=int(file.array.nbytes) if file.array is not None and not why_copied else 0,
+            why_copied=why_copied,
         )
 
 

@@ -180,7 +180,8 @@ def _place_of(section: SlidesSection) -> _Place:
             return replace(_rows_of(vectors), identify=feature_id_of, notes=notes_of_vectors(vectors, section))
         case FeatureFiles(features=folder):
             sets = find_feature_sets(folder, section.concatenate, section.encoder)
-            source, reads = partial(sets.source, encoder=section.encoder), ("features", FEATURE_SUFFIXES)
+            source = partial(sets.source, encoder=section.encoder, is_copied=section.copies)
+            reads = ("features", FEATURE_SUFFIXES)
             absence, found = f"no feature file in {folder}", sets.found
             return _Place(folder, found, feature_id_of, source, folder, False, absence, reads, sets.notes, sets.lacking)
         case FeatureRows(feature_table=table):

@@ -15,7 +15,6 @@ from subfuse.execution import Progress
 from subfuse.features.encoder import SlideEncoder, is_same_encoder
 from subfuse.features.registered.cards import slide_encoder_card
 from subfuse.features.store import (
-    CONTENT_HASH,
     UNKNOWN_ENCODER,
     raster_corners,
     read_attributes,
@@ -24,6 +23,7 @@ from subfuse.features.store import (
     recorded_hash,
     write_features,
 )
+from subfuse.features.stored.content import CONTENT_HASH
 from subfuse.preparation.slides.feature_import import FeatureRecord
 from subfuse.preparation.slides.slide_jobs import FinishedSlide, SlideProgress, run_slides
 
