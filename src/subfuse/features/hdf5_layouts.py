@@ -53,7 +53,8 @@ def read_hdf5(file: h5py.File, path: Path, mpp: float | None) -> FeatureFile:
             f"Found: {hdf5_listing(file)}. {remedy}"
         )
     if is_held(file, ROWS):
-        stay = read_in_place(file, path)
+        coords = stored_array(file, "coords", path)
+        stay = read_in_place(file, path, coords[()], dict(coords.attrs))
         raise DataError(
             f"{path}: features must be stored in the file itself. Found that they stay in {stay.path}. Give that file, "
             "or its folder as slides.features."

@@ -324,9 +324,13 @@ def _content(
     if set(file) >= {"features", "coords"}:
         coords = stored_array(file, "coords", path)
         if "subfuse_version" in coords.attrs:
-            stored = read_in_place(file, path) if ROWS in file else stored_array(file, "features", path)
-            if len(stored.shape) == 2 and stored.shape[0] > 0 and coords.shape == (stored.shape[0], 2):
-                return stored, coords[()], dict(coords.attrs)
+            places, attributes = coords[()], dict(coords.attrs)
+            if ROWS in file:
+                stored = read_in_place(file, path, places, attributes)
+            else:
+                stored = stored_array(file, "features", path)
+            if len(stored.shape) == 2 and stored.shape[0] > 0 and places.shape == (stored.shape[0], 2):
+                return stored, places, attributes
     raise DataError(
         f"{path}: a feature file that subfuse wrote is required, with `features` (patch, feature) and `coords` "
         f"(patch, 2). Found: {hdf5_listing(file)}. Files of other tools go through `subfuse prepare`, as "

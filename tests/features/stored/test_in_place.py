@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from subfuse.errors import DataError
+from subfuse.features.other_tools import opened_features
 from subfuse.features.store import (
     SlideFeatures,
     read_attributes,
@@ -223,6 +224,13 @@ def test_a_changed_file_of_ours_is_named_and_made_again(tmp_path, change):
         with pytest.raises(DataError, match=r"prepared/a\.h5: the content .*Run `subfuse prepare` again"):
             read(path)
     assert read_matching(path, {}) is None
+
+
+def test_features_of_a_prepared_file_are_asked_for_where_they_are(tmp_path):
+    path, source = refer(tmp_path)
+    refused = pytest.raises(DataError, match=rf"a\.h5: features must be stored in the file itself.*{source}")
+    with refused, opened_features(path):
+        pass
 
 
 def test_the_file_of_another_slide_is_named(tmp_path):

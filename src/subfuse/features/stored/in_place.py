@@ -7,7 +7,7 @@ write them, and opens no file without being trusted with all of it.
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -161,19 +161,28 @@ def write_in_place(features: FeaturesInPlace, file: h5py.File, path: Path) -> No
         "state": features.state,
     }
     rows.attrs[_RECORD] = json.dumps(record)  # in ASCII, whatever the path is made of
-    rows.attrs[_RECORD_HASH] = _record_sha256(file)
+    rows.attrs[_RECORD_HASH] = _record_sha256(rows, file["coords"][()], dict(file["coords"].attrs))
 
 
-def read_in_place(file: h5py.File, path: Path) -> FeaturesInPlace:
+def read_in_place(file: h5py.File, path: Path, coords: np.ndarray, attributes: Mapping[str, Any]) -> FeaturesInPlace:
     """Returns where the features of an open feature file are, of which `ROWS` is there.
 
     Where the recorded path leads nowhere, the one relative to the file counts: both may have been moved together.
+
+    Args:
+        file: The open file.
+        path: Where it is.
+        coords: As it holds them.
+        attributes: Of `coords`.
 
     Raises:
         DataError: The file was changed since it was written.
     """
     rows = stored_array(file, ROWS, path)
-    if rows.attrs.get(_RECORD_HASH) != _record_sha256(file) or file["coords"].attrs.get("slide_id") != path.stem:
+    if (
+        rows.attrs.get(_RECORD_HASH) != _record_sha256(rows, coords, attributes)
+        or attributes.get("slide_id") != path.stem
+    ):
         raise DataError(
             f"{path}: the content with which the file was written is required. Found another one, or that of another "
             "slide. Run `subfuse prepare` again: it makes this slide anew and keeps the others."
@@ -192,12 +201,10 @@ def read_in_place(file: h5py.File, path: Path) -> FeaturesInPlace:
     return replace(recorded, path=beside) if beside.exists() and not recorded.path.exists() else recorded
 
 
-def _record_sha256(file: h5py.File) -> str:
+def _record_sha256(rows: h5py.Dataset, coords: np.ndarray, attributes: Mapping[str, Any]) -> str:
     """Returns the hash of all that a feature file holds itself when its features stay elsewhere."""
-    rows, coords = file[ROWS], file["coords"]
-    attributes = dict(coords.attrs)
     stated = {"content": attributes[CONTENT_HASH], _RECORD: rows.attrs[_RECORD]}
-    return content_sha256(rows[()], coords[()], attributes | stated)
+    return content_sha256(rows[()], coords, {**attributes, **stated})
 
 
 def state_of(path: Path) -> FileState:

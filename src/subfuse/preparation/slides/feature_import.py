@@ -129,8 +129,8 @@ def _import_slide(source: FeatureSource, folder: Path, why_copied: str) -> Finis
         write_features(
             path, slide, tile_px=file.tile_px, overlap_px=file.overlap_px, attributes=attributes, in_place=stay
         )
-        stored = read_attributes(path)
-    record = _record(source, path, folder, *stored, features_in_place(path), why_copied)
+        stored = (*read_attributes(path), stay)
+    record = _record(source, path, folder, *stored, why_copied)
     return FinishedSlide(record, is_new=is_new, seconds=time.monotonic() - start)
 
 
@@ -172,19 +172,21 @@ def _identity_of_source(source: FeatureSource) -> dict[str, str | int | float]:
 
 def _stored(
     path: Path, identity: Mapping[str, str | int | float], source: FeatureSource, why_copied: str
-) -> tuple[int, dict[str, Any]] | None:
-    """Patches and attributes of a complete file from the same source; None: to be written.
+) -> tuple[int, dict[str, Any], FeaturesInPlace | None] | None:
+    """Patches, attributes and place of the features of a complete file from the same source; None: to be written.
 
     Features that stay count only in the source itself, and where they are not to be copied; copies always do.
     """
     stored = read_matching(path, identity)
-    if stored is not None:
-        stay = features_in_place(path)
-        if stay is not None and (why_copied or stay.path != source.path.absolute()):
-            return None
-    if stored is None or NO_PATCH_SIZE not in json.loads(stored[1]["warnings"]):
-        return stored
-    return stored if stored[1].get("spacing_rule") == SPACING_RULE else None
+    if stored is None:
+        return None
+    n_patches, attributes = stored
+    stay = features_in_place(path)
+    is_elsewhere = stay is not None and (bool(why_copied) or stay.path != source.path.absolute())
+    is_by_spacing = NO_PATCH_SIZE in json.loads(attributes["warnings"])
+    if is_elsewhere or (is_by_spacing and attributes.get("spacing_rule") != SPACING_RULE):
+        return None
+    return n_patches, attributes, stay
 
 
 def _record(
