@@ -6,12 +6,13 @@ SUBFUSE_REAL_DATA=... python benchmarks/small_cohorts.py [--work benchmarks/work
 Survival of 333 TCGA stomach cancers with slide features and expression, of 569 TCGA gliomas with expression, age and
 sex, and of simulated cohorts of 100 to 600 patients. Inner splits: the patients of an outer fold that are not tested
 are divided again, in five, and some parts of each outer fold are predicted by models of the others. Only they are for
-choosing; rows of test folds are for the record. Resumable: what is finished stays in `--work`, and the page shows what
-is there.
+choosing; rows of test folds are for the record. Resumable: what is finished stays in `--work`. The page keeps what it
+says of cohorts that are not measured this time.
 """
 
 import argparse
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -42,6 +43,7 @@ RESULT = ROOT / "benchmarks" / "results" / "small_cohorts.md"
 WHY = Path(__file__).parent / "small_cohorts_why.md"  # what follows from the numbers, below them
 INNER_PARTS = 5  # that the patients of an outer fold are divided into
 N_BOOTSTRAP = 1000
+INNER, TESTED = "inner splits", "test folds"
 OTHERS = ("mean", "gated-abmil", "clam-sb", "dsmil", "transmil", "concat", "late-fusion")  # by default, on test folds
 
 
@@ -53,6 +55,7 @@ class Source:
     example: str = ""  # under examples
     patients: int = 0  # that are simulated instead
     has_slides: bool = True
+    outer_folds: int = 5  # whose patients are divided again; fewer where many are tested at once
     parts_tested: int = 1  # of the five that an outer fold's patients are divided into
     is_tested: bool = False  # whether its test folds are shown
 
@@ -76,7 +79,9 @@ class Source:
 COHORTS = {
     "stomach": Source("TCGA stomach, 333 patients", "tcga_stad", is_tested=True),
     "gliomas": Source("TCGA gliomas, 569 patients, no slides", "tcga_gbmlgg", has_slides=False, parts_tested=2),
-    **{f"simulated-{n}": Source(f"Simulated, {n} patients", patients=n) for n in (100, 300, 600)},
+    "simulated-100": Source("Simulated, 100 patients", patients=100),
+    "simulated-300": Source("Simulated, 300 patients", patients=300, outer_folds=3),
+    "simulated-600": Source("Simulated, 600 patients", patients=600, outer_folds=2),
 }
 
 
@@ -122,12 +127,12 @@ def sections(name: str, work: Path, models: Sequence[str] | None, seeds: Sequenc
         if model in (models or source.models)
         for change, what in changes_of(model, has_slides=source.has_slides).items()
     ]
-    inner = list(inner_splits(cohort, outer, source.parts_tested))
-    yield Section(f"{source.title}: inner splits", cohort, inner, rows, (0, 1, 2), work / name / "inner")
+    inner = list(inner_splits(cohort, outer[: source.outer_folds], source.parts_tested))
+    yield Section(f"{source.title}: {INNER}", cohort, inner, rows, (0, 1, 2), work / name / "inner")
     if source.is_tested:
         shown = [row for row in rows if row.name in (DEFAULT, ALONE)]
         shown += [Row(model, DEFAULT, Change()) for model in OTHERS if model in (models or OTHERS)]
-        yield Section(f"{source.title}: test folds", cohort, outer, shown, seeds, work / name / "test")
+        yield Section(f"{source.title}: {TESTED}", cohort, outer, shown, seeds, work / name / "test")
 
 
 def predictions(section: Section, fold: Fold, row: Row, seed: int, epochs: int | None) -> pd.DataFrame:
@@ -232,8 +237,11 @@ def difference(table: pd.DataFrame, other: pd.DataFrame | None) -> str:
 
 def report(title: str, rows: dict[tuple[str, str], pd.DataFrame]) -> Iterator[str]:
     """Yields the rows as a Markdown table."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     yield from [
         f"## {title}",
+        "",
+        f"Commit {commit.strip()}; {platform.machine()}, {available_cores()} cores, shared with other work.",
         "",
         "| model | change | C-index | each seed | 95 % interval | changed by | above the best line by | seconds |",
         "|---|---|---|---|---|---|---|---|",
@@ -250,25 +258,30 @@ def report(title: str, rows: dict[tuple[str, str], pd.DataFrame]) -> Iterator[st
     yield ""
 
 
-def page(tables: dict[str, dict[tuple[str, str], pd.DataFrame]]) -> str:
+def kept_sections() -> dict[str, str]:
+    """Returns the tables of the page as it is, by title."""
+    parts = re.split(r"^## ", RESULT.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    return {part.splitlines()[0]: f"## {part.rstrip()}\n" for part in parts}
+
+
+def page(tables: dict[str, str]) -> str:
     """Returns the page as Markdown."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
+    titles = [f"{source.title}: {splits}" for source in COHORTS.values() for splits in (INNER, TESTED)]
     lines = [
         "# Small cohorts with weak signal",
         "",
         "    SUBFUSE_REAL_DATA=... python benchmarks/small_cohorts.py",
         "",
-        f"Commit {commit.strip()}; {platform.machine()}, {available_cores()} cores. C-index of survival, mean over "
-        "splits and seeds. Differences and intervals are of the first seed, by drawing patients anew (paired); they "
-        "recur across inner splits, so intervals of these are too narrow. Networks are changed without their linear "
-        f"path, each change alone, against `{ALONE}`; what is called `{DEFAULT}` or `{LINE}` is compared with the "
-        "default. The best line is that of cox, cox-slides and cox-both with the highest C-index in the table. Seconds "
-        "are processor time of the median training.",
+        "C-index of survival, mean over splits and seeds. Differences and intervals are of the first seed, by drawing "
+        "patients anew (paired); they recur across inner splits, so intervals of these are too narrow. Networks are "
+        f"changed without their linear path, each change alone, against `{ALONE}`; what is called `{DEFAULT}` or "
+        f"`{LINE}` is compared with the default. The best line is that of cox, cox-slides and cox-both with the "
+        "highest C-index in the table. Seconds are processor time of the median training.",
         "",
+        *(tables[title] for title in titles if title in tables),
+        WHY.read_text(encoding="utf-8"),
     ]
-    for title, rows in tables.items():
-        lines += report(title, rows) if rows else []
-    return "\n".join([*lines, WHY.read_text(encoding="utf-8")])
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -280,15 +293,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="Of networks on test folds.")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    tables = {
-        section.title: measured(section, options.changes)
-        for name in options.cohorts
-        for section in sections(name, options.work, options.models, options.seeds)
-    }
-    text = page(tables)
-    print(text)
-    if not (options.models or options.changes) and set(options.cohorts) == set(COHORTS):
-        write_text(RESULT, text)
+    for name in options.cohorts:
+        for section in sections(name, options.work, options.models, options.seeds):
+            rows = measured(section, options.changes)
+            if options.models or options.changes:
+                print("\n".join(report(section.title, rows)))
+            else:
+                write_text(RESULT, page(kept_sections() | {section.title: "\n".join(report(section.title, rows))}))
 
 
 if __name__ == "__main__":
