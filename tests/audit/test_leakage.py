@@ -64,6 +64,26 @@ def test_nearly_the_same_expression_is_found(cohort: Cohort) -> None:
     assert check_expression(cohort, assignment(cohort))[0].level == "ok"
 
 
+@pytest.mark.parametrize("n_patients", [6, 9, 12, 24])
+def test_genes_that_are_the_same_in_everybody_tell_nobody_apart_however_their_mean_is_rounded(
+    cohort: Cohort, n_patients: int
+) -> None:
+    generator = np.random.default_rng(n_patients)
+    values = generator.normal(size=(n_patients, 60)).astype(np.float32)
+    constant = np.repeat(generator.normal(size=(1, 300)).astype(np.float32), n_patients, axis=0)
+    assert constant.std(axis=0).any()
+
+    def found(values: np.ndarray) -> list[str]:
+        profiles = zip(cohort.patients, values, strict=False)
+        patients = tuple(replace(patient, expression=profile) for patient, profile in profiles)
+        return [finding.found for finding in check_expression(replace(cohort, patients=patients), assignment(cohort))]
+
+    assert chance_limit(np.hstack([values, constant])) == pytest.approx(chance_limit(values), abs=1e-4)
+    assert found(np.hstack([values, constant])) == found(values)
+    assert found(values) == [f"{n_patients} expression profiles, no two of them nearly the same"]
+    assert "0 genes that differ" in found(constant)[0]
+
+
 def test_near_duplicates_are_those_of_corrcoef() -> None:
     generator = np.random.default_rng(1)
     values = generator.normal(size=(40, 30)) + 10 * generator.random(30)

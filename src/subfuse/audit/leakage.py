@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from subfuse.audit.findings import Finding
 from subfuse.cohort.cohort import Cohort
@@ -122,7 +122,7 @@ def check_expression(cohort: Cohort, assignment: pd.DataFrame) -> list[Finding]:
     if len(measured) < 3:
         return []
     values = np.stack([patient.expression for patient in measured if patient.expression is not None])
-    values = values[:, values.std(axis=0) > 0]
+    values = values[:, _varies(values)]
     limit = chance_limit(values)
     if limit > _TELLING:
         found = (
@@ -173,10 +173,19 @@ def near_duplicates(values: Float[np.ndarray, "patient gene"], *, above: float) 
     return pairs
 
 
-def _profiles(values: Float[np.ndarray, "patient gene"]) -> Float[np.ndarray, "patient gene"]:
-    """Returns genes of mean 0 and spread 1 over patients, then patients of mean 0 over genes."""
-    standard = (values - values.mean(axis=0)) / values.std(axis=0)
+def _profiles(values: Float[np.ndarray, "patient gene"]) -> Float[np.ndarray, "patient varying_gene"]:
+    """Returns genes of mean 0 and spread 1 over patients, then patients of mean 0 over genes; those that vary."""
+    values = values[:, _varies(values)]
+    if not values.size:
+        return values
+    mean, spread = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
+    standard = (values - mean.astype(values.dtype)) / spread.astype(values.dtype)
     return standard - standard.mean(axis=1, keepdims=True)
+
+
+def _varies(values: Float[np.ndarray, "patient gene"]) -> Bool[np.ndarray, " gene"]:
+    """Returns which genes differ between patients; a mean that is rounded gives others a spread too."""
+    return values.max(axis=0) > values.min(axis=0)
 
 
 def _duplicates(check: str, what: str, groups: Sequence[Sequence[str]], assignment: pd.DataFrame) -> list[Finding]:
