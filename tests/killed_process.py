@@ -33,7 +33,7 @@ def _run(act: Callable[[], Any], folder: Path, counter: "Synchronized[int]", cha
     child = os.fork()
     if child:
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        end = time.monotonic() + 20
+        end = time.monotonic() + 120
         while _has_members(child) and time.monotonic() < end:  # killed workers end a little later
             time.sleep(0.01)
         return code

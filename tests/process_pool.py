@@ -32,7 +32,7 @@ def start_connected(function: Callable[..., Any], n_processes: int, *arguments: 
 def join(processes: list[BaseProcess]) -> None:
     """Waits for processes that must succeed."""
     for process in processes:
-        process.join(timeout=120)
+        process.join(timeout=300)
     assert [process.exitcode for process in processes] == [0] * len(processes)
 
 

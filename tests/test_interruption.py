@@ -22,7 +22,7 @@ def is_alive(number: int) -> bool:
         return False
 
 
-def wait_until(happens, seconds: float = 60) -> None:
+def wait_until(happens, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not happens():
         assert time.monotonic() < end
@@ -50,7 +50,7 @@ def test_workers_end_with_their_command_which_says_one_line(number, whole_group,
         os.killpg(command.pid, number)
     else:
         os.kill(command.pid, number)
-    _, errors = command.communicate(timeout=60)
+    _, errors = command.communicate(timeout=300)
     wait_until(lambda: not any(is_alive(worker) for worker in workers))
     assert command.returncode == code
     if said:
@@ -70,7 +70,7 @@ def test_processes_of_a_training_and_of_the_viewer_end_with_one_that_is_killed(k
     assert is_alive(number)
     assert number != command.pid
     command.kill()
-    command.wait(60)
+    command.wait(300)
     wait_until(lambda: not is_alive(number))
 
 

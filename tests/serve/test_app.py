@@ -77,7 +77,7 @@ def test_uploads_wait_one_after_another_while_everything_else_is_answered(viewer
     ):
         upload = partial(client.post, "/api/patients/P01/predict", params={"model": "subspace"}, content=FILE)
         uploads = [others.submit(upload) for _ in range(3)]
-        refused = next(as_completed(uploads, timeout=30)).result()
+        refused = next(as_completed(uploads, timeout=120)).result()
         assert refused.status_code == 429
         assert int(refused.headers["retry-after"]) >= 1
         assert client.get("/api/patients", params={"task": "survival", "model": "subspace"}).status_code == 200

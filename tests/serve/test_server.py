@@ -44,15 +44,15 @@ def test_the_command_serves_until_it_is_interrupted_even_while_it_explains(viewe
         try:
             address = re.search(r"http://\S+", process.stdout.readline())[0].replace("0.0.0.0", "127.0.0.1")
             with pytest.raises(urllib.error.HTTPError, match="401"):
-                urllib.request.urlopen(address.partition("?")[0], timeout=10)
+                urllib.request.urlopen(address.partition("?")[0], timeout=60)
             opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-            with opener.open(address, timeout=10) as answer:
+            with opener.open(address, timeout=60) as answer:
                 assert b"Research use only" in answer.read()
                 assert "server" not in answer.headers
             start_an_explanation(opener, address.partition("?")[0])
         finally:
             os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
-            _, errors = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=120)
     assert process.returncode == 0
     assert errors == ""
     while has_processes(process.pid):  # those that it started end, too
@@ -79,11 +79,11 @@ def has_processes(group: int) -> bool:
 def start_an_explanation(opener: urllib.request.OpenerDirector, address: str) -> None:
     """Returns when one of two tasks is explained."""
     request = urllib.request.Request(f"{address}api/patients/P05/explanations", method="POST")
-    with opener.open(request, timeout=10) as answer:
+    with opener.open(request, timeout=60) as answer:
         job = json.load(answer)
     assert job["state"] == "running"
     while job["done"] == 0:
         time.sleep(0.05)
-        with opener.open(f"{address}api/jobs/{job['job_id']}", timeout=10) as answer:
+        with opener.open(f"{address}api/jobs/{job['job_id']}", timeout=60) as answer:
             job = json.load(answer)
         assert job["state"] == "running", job["error"]

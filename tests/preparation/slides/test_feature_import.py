@@ -305,7 +305,7 @@ def test_a_rerun_after_a_kill_does_only_what_is_missing(cohort):
     out, clean = cohort.parent / "prepared", cohort.parent / "clean"
     arguments = ["prepare", str(cohort), "--workers", "1", "--out"]
     killed = process_pool.start(prepare_until_killed, *arguments, str(out))
-    killed.join(timeout=60)
+    killed.join(timeout=300)
     assert killed.exitcode == -signal.SIGKILL
     done = {path: path.stat().st_mtime_ns for path in out.rglob("[!.]*.h5")}
     assert len(done) == 4
