@@ -39,6 +39,7 @@ check: setup
 
 bench: setup
 	$(BIN)/python benchmarks/model_speed.py
+	$(BIN)/python benchmarks/baseline_speed.py
 
 # on a machine with a GPU
 bench-gpu: setup

@@ -1,5 +1,6 @@
 """Commands for what is there already: a published checkpoint, and this machine."""
 
+import os
 import shutil
 import subprocess
 
@@ -86,3 +87,14 @@ def test_encoders_are_listed_with_licence_access_and_needs(capsys):
     told = capsys.readouterr().out
     assert "prism" in told
     assert "uni2" not in told
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])
+def test_commands_ask_torch_for_large_memory_pages_unless_told_otherwise(monkeypatch, capsys, before, after):
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "")  # so that what the command sets is undone
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
+    if before is not None:
+        monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", before)
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == after

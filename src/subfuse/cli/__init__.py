@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     written; 130 stopped by Ctrl-C (SIGINT), 143 by SIGTERM, 141 if nobody reads the output any more, as of a command
     that SIGPIPE ends.
     """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch's large tensors in pages of 2 MB, not of 4 kB
     _open_outputs()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments

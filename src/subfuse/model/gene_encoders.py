@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 _FIRST_LAYER_SCALE = 0.1  # of the initial weights of the genes
 
@@ -83,6 +84,7 @@ class GeneSetTokens(nn.Module):
     """
 
     columns: Int[Tensor, " gene"]  # of all sets, one after the other
+    starts: Int[Tensor, " set"]  # of every set's columns
 
     def __init__(self, gene_sets: Mapping[str, Sequence[int]], embed_dim: int, *, dropout: float) -> None:
         super().__init__()
@@ -90,6 +92,7 @@ class GeneSetTokens(nn.Module):
             raise ValueError("gene_sets must name at least one gene set. Found none.")
         self.sizes = [len(columns) for columns in gene_sets.values()]
         self.register_buffer("columns", torch.tensor([i for s in gene_sets.values() for i in s]), persistent=False)
+        self.register_buffer("starts", torch.tensor([0, *self.sizes[:-1]]).cumsum(0), persistent=False)
         layers = [GeneEncoder(size, embed_dim, hidden=(embed_dim,)).layers for size in self.sizes]
         first, second = zip(*layers, strict=True)
         self.first_weight = nn.Parameter(torch.cat([layer.weight.detach().T for layer in first]))  # gene, hidden
@@ -105,9 +108,13 @@ class GeneSetTokens(nn.Module):
         """Returns the tokens, 0 where expression was not measured."""
         measured = expression_mask[:, None]
         # masked before as well: the gradient of an unmeasured NaN would be NaN
-        genes = torch.where(measured, expression, 0.0)[:, self.columns].split(self.sizes, dim=1)
-        weights = self.first_weight.split(self.sizes)
-        hidden = torch.stack([part @ weight for part, weight in zip(genes, weights, strict=True)])
+        genes = torch.where(measured, expression, 0.0)[:, self.columns]
+        rows = torch.arange(genes.shape[1], device=genes.device).expand_as(genes)
+        starts = self.starts + genes.shape[1] * torch.arange(len(genes), device=genes.device)[:, None]
+        hidden = functional.embedding_bag(  # of every patient and set, the sum of the set's weights times its genes
+            rows.flatten(), self.first_weight, starts.flatten(), mode="sum", per_sample_weights=genes.flatten()
+        )
+        hidden = hidden.unflatten(0, starts.shape).transpose(0, 1)
         hidden = self.dropout(self.activation(hidden + self.first_bias[:, None]))
         hidden = torch.baddbmm(self.second_bias[:, None], hidden, self.second_weight)
         tokens = self.dropout(self.activation(hidden)).relu()

@@ -21,6 +21,11 @@ def test_padding_is_cleared_to_zero_whatever_it_holds():
     torch.testing.assert_close(cleared, torch.tensor([[[2.0, torch.nan], [0.0, 0.0]]]), equal_nan=True)
 
 
+def test_a_bag_without_padding_is_not_copied():
+    patches = torch.ones(1, 2, 3)
+    assert clear_padding(patches, torch.ones(1, 2, dtype=torch.bool)) is patches
+
+
 def test_the_mean_ignores_padding_and_is_zero_without_patches():
     patches = torch.tensor([[[1.0, 10.0], [3.0, 30.0], [torch.nan, 9.0], [9.0, 9.0]]]).expand(3, 4, 2)
     patches = torch.where(torch.tensor([0, 1, 2])[:, None, None] == 1, torch.ones(3, 4, 2), patches)

@@ -1,7 +1,39 @@
 import torch
 from baseline_inputs import BATCH, PATCH, PATHWAYS, build, inputs, only_expression, only_slides
+from survpath_transcription import transcribed
 
 from subfuse.model.baselines.survpath import SurvPath
+
+
+def test_logits_and_gradients_are_those_of_one_network_per_pathway_and_plain_attention():
+    model = build("survpath").eval()
+    plain = transcribed(model)
+    batch = inputs(batch=2)
+    logits = model(**batch).logits
+    expected = torch.cat(
+        [
+            plain(
+                batch["patches"][i : i + 1, mask], [batch["expression"][i : i + 1, list(g)] for g in PATHWAYS.values()]
+            )
+            for i, mask in enumerate(batch["patch_mask"])
+        ]
+    )
+    torch.testing.assert_close(logits, expected)
+    direction = torch.randn_like(logits)
+    logits.backward(direction)
+    expected.backward(direction)
+    tokens = model.pathway_tokens
+    for index, weight in enumerate(tokens.first_weight.grad.split(tokens.sizes)):
+        (first, *_), (second, *_) = plain.pathways[index]
+        torch.testing.assert_close(weight, first.weight.grad.T)
+        torch.testing.assert_close(tokens.first_bias.grad[index], first.bias.grad)
+        torch.testing.assert_close(tokens.second_weight.grad[index], second.weight.grad.T)
+        torch.testing.assert_close(tokens.second_bias.grad[index], second.bias.grad)
+    torch.testing.assert_close(model.patch_projection.weight.grad, plain.patch_projection.weight.grad)
+    torch.testing.assert_close(model.to_qkv.weight.grad, plain.to_qkv.weight.grad)
+    torch.testing.assert_close(model.feed_forward[0].bias.grad, plain.feed_forward[0].bias.grad)
+    torch.testing.assert_close(model.feed_forward[4].weight.grad, plain.layer_norm.weight.grad)
+    torch.testing.assert_close(model.head.weight.grad[0], plain.classifier.weight.grad)
 
 
 def test_the_attention_is_a_dense_one_without_patches_to_patches():

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from subfuse.model.baselines.pooling import clear_padding, masked_softmax
 from subfuse.model.gene_encoders import GeneSetTokens
@@ -71,15 +72,16 @@ class SurvPath(nn.Module):
         the output, `expression_embedding` is the embedding with its patch half set to 0.
         """
         pathways = self.pathway_tokens(expression, expression_mask)
-        n_pathways = pathways.shape[1]
-        pathway_mask = expression_mask[:, None].expand(pathways.shape[:2])
+        n = pathways.shape[1]
         tokens = torch.cat([pathways, self.patch_projection(clear_padding(patches, patch_mask))], dim=1)
-        query, key, value = self.to_qkv(tokens).chunk(3, dim=2)
-        query = query * query.shape[2] ** -0.5
-        to_all = _attention(query[:, :n_pathways], key, torch.cat([pathway_mask, patch_mask], dim=1))
-        to_pathways = _attention(query[:, n_pathways:], key[:, :n_pathways], pathway_mask)
-        pathway_mean = self.feed_forward(to_all @ value).mean(dim=1)
-        attended = self.feed_forward(to_pathways @ value[:, :n_pathways])
+        query, key, value = self.to_qkv(tokens)[:, None].chunk(3, dim=3)  # batch, head, token, embed
+        token_mask = torch.cat([expression_mask[:, None].expand(-1, n), patch_mask], dim=1)[:, None, None]
+        of_pathways = functional.scaled_dot_product_attention(query[:, :, :n], key, value, attn_mask=token_mask)
+        pathway_mean = self.feed_forward(of_pathways[:, 0]).mean(dim=1)
+        # weights sum to 1, so that the first layer may come before the sum: of the few pathways, not of all patches
+        first = self.feed_forward[0](value[:, :, :n])
+        of_patches = functional.scaled_dot_product_attention(query[:, :, n:], key[:, :, :n], first)
+        attended = self.feed_forward[1:](of_patches[:, 0])
         patch_mean = _masked_mean(attended, patch_mask & expression_mask[:, None])
         return one_subspace(
             self.head,
@@ -87,16 +89,17 @@ class SurvPath(nn.Module):
             expression_embedding=torch.cat(
                 [torch.where(expression_mask[:, None], pathway_mean, 0.0), torch.zeros_like(patch_mean)], dim=1
             ),
-            attention=to_all[:, :, n_pathways:] if need_attention else None,
+            attention=_attention(query[:, :, :n], key, token_mask)[:, 0, :, n:] if need_attention else None,
         )
 
 
 def _attention(
-    query: Float[Tensor, "batch token embed"],
-    key: Float[Tensor, "batch other embed"],
-    key_mask: Bool[Tensor, "batch other"],
-) -> Float[Tensor, "batch token other"]:
-    return masked_softmax(query @ key.transpose(1, 2), key_mask[:, None])
+    query: Float[Tensor, "*batch token embed"],
+    key: Float[Tensor, "*batch other embed"],
+    key_mask: Bool[Tensor, "*#batch #token other"],
+) -> Float[Tensor, "*batch token other"]:
+    """Returns the weights of `scaled_dot_product_attention`."""
+    return masked_softmax(query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5, key_mask)
 
 
 def _masked_mean(
