@@ -6,7 +6,8 @@ import yaml
 from recognised_folders import N_PATIENTS, clinical, study
 
 from subfuse.clinical.reading import read_clinical
-from subfuse.cohort.cohort_file import CohortFile
+from subfuse.cohort.cohort_file import CohortFile, read_cohort_file
+from subfuse.errors import ConfigurationError
 from subfuse.recognition.kinds import find_tables
 from subfuse.recognition.patients import patients_lines
 
@@ -127,6 +128,20 @@ def test_what_an_event_means_is_stated_where_words_say_it_and_asked_elsewhere(tm
     )
     if "FILL-IN" not in text:
         assert read(tmp_path, text)["event"].sum() == 12
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "key"), [("status", ["0", "1"], "0"), ("vital_status", ["Alive", "Lost"], "Alive")]
+)
+def test_an_event_that_is_not_filled_in_is_no_cause_called_fill_in(tmp_path, column, values, key):
+    clinical(event=values * 12).rename(columns={"event": column}).to_csv(tmp_path / "p.csv", index=False)
+    path = tmp_path / "cohort.yaml"
+    path.write_text("name: x\n" + drafted(tmp_path))
+    number = next(i for i, line in enumerate(path.read_text().splitlines(), start=1) if "event_values" in line)
+    with pytest.raises(ConfigurationError, match=rf"line {number}: patients\.event_values\.{key}: .*place of FILL-IN"):
+        read_cohort_file(path)
+    path.write_text(path.read_text().replace("FILL-IN", "true", 1).replace("FILL-IN", "false"))
+    assert read_clinical(read_cohort_file(path).patients).patients["event"].sum() == 12
 
 
 @pytest.mark.parametrize(

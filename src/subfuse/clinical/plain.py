@@ -17,7 +17,7 @@ from subfuse.clinical.columns import (
     without_empty_rows,
 )
 from subfuse.clinical.follow_up_dates import DATE_COLUMNS, days_between, has_dates
-from subfuse.clinical.source import CENSORED, ENTRIES, TimeUnit, cause_column, causes_of
+from subfuse.clinical.source import ALIVE, CENSORED, ENTRIES, TimeUnit, cause_column, causes_of
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.tables import is_missing, read_text_table, require_columns, usual_name
 
@@ -29,7 +29,7 @@ AMBIGUOUS_EVENT = re.compile(rf"vital|status|{_OPPOSITE}", re.IGNORECASE)
 OTHER_UNIT = re.compile(r"week|month|year|(?:^|[^a-z])(?:wk|wks|mo|mos|yr|yrs)(?:$|[^a-z])", re.IGNORECASE)
 _ROWS_WITHIN = {"slideid", "sampleid", "sample"}  # columns of tables with several rows for a patient
 _OUTCOMES = dict.fromkeys(("dead", "deceased", "died", "death", "tot", "verstorben"), True) | dict.fromkeys(
-    ("alive", "living", "lebt", "lebend"), False
+    ALIVE, False
 )  # words that say what happened, whatever their column is called
 PLAIN_EVENTS = {"1": True, "0": False, "true": True, "false": False}
 

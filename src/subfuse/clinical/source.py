@@ -20,7 +20,8 @@ from subfuse.tables import is_missing
 
 TimeUnit = Literal["days", "weeks", "months", "years"]
 CENSORED = "censored"  # in a column of causes: no event was observed
-
+ALIVE = ("alive", "living", "lebt", "lebend")
+_NO_CAUSES = (CENSORED, *ALIVE, "no", "none", "no event", "event free", "event-free", "event_free", "zensiert")
 
 ENTRIES = ("entry", "entry_days", "entry_time", "time_entry")  # names under which a late entry is declared
 
@@ -58,7 +59,7 @@ def _as_causes(meaning: dict[str, bool | str]) -> dict[str, bool | str]:
     if causes and any(value is True for value in meaning.values()):
         raise ValueError(f"either true, or a cause for every event, is required. Found true beside {causes[0]}")
     for cause in causes:
-        if cause.lower() == CENSORED:
+        if cause.lower() in _NO_CAUSES:
             raise ValueError(f"{cause} is no cause of an event: write false")
         if is_missing(cause) or not is_plain_label(cause):
             raise ValueError(f"a cause has a name ({NAME_RULE}) that does not mean unknown. Found {cause[:60]!r}")

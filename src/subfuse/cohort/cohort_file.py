@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError,
 
 from subfuse.clinical.source import PatientsSection, cause_column
 from subfuse.cohort.task import FOLLOW_UP, BinaryTasks, TaskDeclaration, TaskSpec
-from subfuse.cohort.yaml_problems import one_line, read_yaml
+from subfuse.cohort.yaml_problems import one_line, read_yaml, refuse_blanks
 from subfuse.errors import ConfigurationError, preview
 from subfuse.expression.source import ExpressionSection, GeneSetSource
 from subfuse.identifiers import NAME_RULE, is_plain_name, plain_name
@@ -249,7 +249,7 @@ def read_cohort_file(path: Path) -> CohortFile:
 
     Raises:
         ConfigurationError: Missing file, broken YAML, repeated or unknown key (with the nearest valid one), wrong
-            value. One line naming file, line and key.
+            value, one still to be filled in. One line naming file, line and key.
     """
     path = Path(path)
     if not path.exists():
@@ -261,9 +261,11 @@ def read_cohort_file(path: Path) -> CohortFile:
         kind = {type(None): "nothing", list: "a list"}.get(type(value), "a single value")
         raise ConfigurationError(f"{path}: sections such as `patients:` are required. Found {kind}.")
     try:
-        return CohortFile.model_validate(value, context={"base": path.resolve().parent})
+        found = CohortFile.model_validate(value, context={"base": path.resolve().parent})
     except ValidationError as error:
         raise ConfigurationError(one_line(path, node, error, CohortFile)) from error
+    refuse_blanks(path, node)
+    return found
 
 
 def cohort_file_text(cohort_file: CohortFile) -> str:

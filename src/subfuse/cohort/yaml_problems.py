@@ -25,6 +25,7 @@ _LONGEST_OPTION = 60  # characters that are compared
 _A_SLIP = 0.8  # similarity from which on a value is a mistyped option
 _SYNONYMS = dict.fromkeys(("hospital", "hospitals", "center", "centre", "clinic", "institution"), "site")
 _MOST_NODES = 200_000  # after aliases are followed
+BLANK = "FILL-IN"  # what stands in a draft where only the user knows the value
 
 
 def read_yaml(path: Path, *, what: str) -> tuple[yaml.Node | None, Any]:
@@ -115,6 +116,25 @@ def _refuse_repeated_keys(path: Path, node: yaml.Node | None, place: tuple[str, 
             raise ConfigurationError(f"{path}, line {key.start_mark.line + 1}: {name} occurs twice. Keep one.")
         seen.add(key.value)
         _refuse_repeated_keys(path, item, (*place, key.value))
+
+
+def refuse_blanks(path: Path, node: yaml.Node | None, place: tuple[str, ...] = ()) -> None:
+    """Raises an error where a draft is not filled in, though any text would be a valid value there.
+
+    Raises:
+        ConfigurationError: One line naming file, line and key.
+    """
+    if isinstance(node, yaml.ScalarNode) and node.value == BLANK:
+        raise ConfigurationError(
+            f"{path}, line {node.start_mark.line + 1}: {'.'.join(place) or 'the file'}: a value is required in the "
+            f"place of {BLANK}. Fill it in; the comment beside it says what is asked."
+        )
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            refuse_blanks(path, item, (*place, str(index)))
+    if isinstance(node, yaml.MappingNode):
+        for key, item in node.value:
+            refuse_blanks(path, item, (*place, key.value))
 
 
 def one_line(path: Path, node: yaml.Node | None, error: ValidationError, model: type[BaseModel]) -> str:

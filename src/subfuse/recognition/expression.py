@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from subfuse.bounded_files import open_bounded
+from subfuse.cohort.yaml_problems import BLANK
 from subfuse.errors import SubfuseError, preview
 from subfuse.expression.gdc.listing import STAR_SUFFIXES
 from subfuse.expression.gene_names import gene_aliases, is_identifier, is_like_symbol
@@ -31,7 +32,7 @@ from subfuse.recognition.kinds import (
     numbers_in,
     star_files,
 )
-from subfuse.recognition.yaml_lines import BLANK, asked, line, names_of, relative, remark
+from subfuse.recognition.yaml_lines import asked, line, names_of, relative, remark
 from subfuse.tables import read_json, read_text_table
 
 _IVYGAP = ("fpkm_table.csv", "rows-genes.csv", "columns-samples.csv")

@@ -8,8 +8,9 @@ import pandas as pd
 from subfuse.cells import is_date
 from subfuse.clinical.columns import DAYS
 from subfuse.clinical.plain import AMBIGUOUS_EVENT, OTHER_UNIT, PLAIN_EVENTS, canonical_event
+from subfuse.cohort.yaml_problems import BLANK
 from subfuse.errors import preview
-from subfuse.recognition.yaml_lines import BLANK, QUESTION, asked, line, remark, scalar
+from subfuse.recognition.yaml_lines import QUESTION, asked, line, remark, scalar
 from subfuse.tables import is_missing, usual_name
 
 _TIME = re.compile(

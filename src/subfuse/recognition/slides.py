@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from subfuse.cohort.yaml_problems import BLANK
 from subfuse.errors import DataError, SubfuseError, counted, preview
 from subfuse.features.feature_table import encoder_of_vectors, read_feature_table
 from subfuse.features.other_tools import opened_features
@@ -25,7 +26,6 @@ from subfuse.recognition.kinds import (
     visible_subfolders,
 )
 from subfuse.recognition.yaml_lines import (
-    BLANK,
     PROBLEM,
     QUESTION,
     asked,

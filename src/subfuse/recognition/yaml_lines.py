@@ -11,7 +11,6 @@ from subfuse.errors import ConfigurationError, printable
 
 QUESTION = "QUESTION: "
 PROBLEM = "PROBLEM: "  # what a file has to be corrected for
-BLANK = "FILL-IN"  # no value of any key, so that `check` names its line
 
 
 def scalar(value: Any) -> str:
