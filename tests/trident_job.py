@@ -10,7 +10,9 @@ PATCH_DIM, SLIDE_DIM = 8, 5
 TILING = "20x_256px_0px_overlap"
 
 
-def write_job(job: Path, slides: dict[str, float | None], *, encoders: tuple[str, ...] = ("uni_v1",)) -> Path:
+def write_job(
+    job: Path, slides: dict[str, float | None], *, encoders: tuple[str, ...] = ("uni_v1",), tiling: str = TILING
+) -> Path:
     """Writes a job of slides, by name with the µm per pixel of each, and returns its folder."""
     for index, (name, mpp) in enumerate(slides.items()):
         random = np.random.default_rng(index)
@@ -18,27 +20,27 @@ def write_job(job: Path, slides: dict[str, float | None], *, encoders: tuple[str
         coords = 1024 + 512 * np.stack([np.arange(n_patches) % 3, np.arange(n_patches) // 3], axis=1)
         of_coords = {
             "patch_size": 256, "patch_size_level0": 512, "level0_magnification": 40, "target_magnification": 20,
-            "overlap": 0, "name": name, "savetodir": f"job/{TILING}", "level0_width": 9000, "level0_height": 7000,
+            "overlap": 0, "name": name, "savetodir": f"job/{tiling}", "level0_width": 9000, "level0_height": 7000,
         }  # fmt: skip
-        _save(job / TILING / "patches" / f"{name}_patches.h5", {"coords": coords}, {"coords": of_coords})
+        _save(job / tiling / "patches" / f"{name}_patches.h5", {"coords": coords}, {"coords": of_coords})
         for encoder in encoders:
             features = random.normal(size=(n_patches, PATCH_DIM)).astype(np.float32)
-            of_features = {"name": name, "savetodir": f"job/{TILING}/features_{encoder}", "encoder": encoder}
+            of_features = {"name": name, "savetodir": f"job/{tiling}/features_{encoder}", "encoder": encoder}
             _save(
-                job / TILING / f"features_{encoder}" / f"{name}.h5",
+                job / tiling / f"features_{encoder}" / f"{name}.h5",
                 {"features": features, "coords": coords},
                 {"features": of_features, "coords": of_coords},
             )
         _save(
-            job / TILING / "slide_features_titan" / f"{name}.h5",
+            job / tiling / "slide_features_titan" / f"{name}.h5",
             {"features": random.normal(size=SLIDE_DIM).astype(np.float32), "coords": coords},
-            {"features": {"name": name, "savetodir": f"job/{TILING}/slide_features_titan"}, "coords": of_coords},
+            {"features": {"name": name, "savetodir": f"job/{tiling}/slide_features_titan"}, "coords": of_coords},
         )
         write_state(job, name, mpp)
         for folder in ("contours", "thumbnails"):
             (job / folder).mkdir(exist_ok=True)
             (job / folder / f"{name}.jpg").write_bytes(b"")
-    (job / TILING / "_config_coords.json").write_text("{}")
+    (job / tiling / "_config_coords.json").write_text("{}")
     (job / "_logs_segmentation.txt").write_text("")
     return job
 

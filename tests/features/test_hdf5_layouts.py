@@ -85,6 +85,18 @@ def test_stamp_vector_of_a_slide_is_a_bag_of_one_patch(tmp_path, shape):
     assert warnings == (ONE_VECTOR,)
 
 
+def test_stamp_vector_of_a_patient_says_so(tmp_path):
+    attributes = {"feat_type": "patient", "encoder": "titan"}
+    assert read(write_hdf5(tmp_path / "p.h5", feats=np.ones(5), on_file=attributes))[1] == "STAMP, of patients"
+
+
+def test_an_encoder_that_trident_calls_none_is_that_of_the_folder(tmp_path):
+    of_coords = TRIDENT | {"encoder": "None"}
+    path = write_hdf5(tmp_path / "features_uni_v1" / "s.h5", features=FEATURES, coords=CORNERS, on_coords=of_coords)
+    slide, _, warnings = read(path, mpp=0.25)
+    assert (slide.encoder, warnings) == ("uni_v1", ())
+
+
 @pytest.mark.parametrize("leading", [(), (1,)])
 def test_released_code_has_no_coordinates(tmp_path, leading):
     path = write_hdf5(tmp_path / "s.h5", Res_feature=FEATURES.reshape(*leading, N_PATCHES, N_FEATURES))

@@ -54,7 +54,8 @@ def test_opening_a_file_reads_no_features(tmp_path, monkeypatch):
     [
         ({"features": torch.zeros(3, 2)}, "one tensor .* is required. Found a dict with features"),
         (torch.zeros(2, 3, 4), r"a tensor \(2, 3, 4\)"),
-        (print, "nothing but tensors is unpickled"),
+        (print, "nothing else is unpickled. Found print. Save"),
+        (np.zeros((3, 2)), r"Found numpy\S+. Save `torch.from_numpy\(features\)` where it is an array"),
         (b"", "Found 0 bytes that cannot be read"),
         (b"<html>not found</html>", "Found 22 bytes that cannot be read"),
     ],

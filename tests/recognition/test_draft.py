@@ -200,9 +200,12 @@ def test_expression_without_patients_is_asked_about(tmp_path, capsys):
     tpm().to_csv(tmp_path / "data" / "e.csv")
     _, printed = drafted(tmp_path / "data", tmp_path / "out", capsys)
     assert "which table has a row for each patient" in printed
-    code, error = checked(tmp_path / "out", capsys)
-    assert code == 2
-    assert "`patients.table`" in error
+    path = tmp_path / "out" / "cohort.yaml"
+    for key, value in (("expression.unit", "unit: tpm"), ("patients.table", "")):
+        code, error = checked(tmp_path / "out", capsys)
+        assert code == 2
+        assert f"`{key}`" in error
+        path.write_text(path.read_text().replace("unit: FILL-IN", value))
 
 
 @pytest.mark.real_data

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from recognised_folders import PATIENTS, STUDY, study, tpm
 
-from subfuse.cohort.cohort_file import CohortFile
+from subfuse.cohort.cohort_file import CohortFile, read_cohort_file
 from subfuse.errors import ConfigurationError
 from subfuse.expression.reading import read_expression
 from subfuse.recognition.expression import expression_lines
@@ -97,27 +97,29 @@ def test_a_study_that_has_z_scores_alone_is_read_from_them(tmp_path):
 
 def test_two_tables_are_both_named_and_none_is_chosen(tmp_path):
     text, found = drafted(study(tmp_path / STUDY, expression=("data_mrna_seq_v2_rsem.txt", "data_mrna_seq_fpkm.txt")))
-    assert found == {"format": "cbioportal", "table": None}
+    assert found == {"format": "cbioportal", "table": "FILL-IN"}
     assert "data_mrna_seq_fpkm.txt or data_mrna_seq_v2_rsem.txt" in text
     (tmp_path / "p").mkdir()
     for name in ("a.csv", "b.csv"):
         tpm().to_csv(tmp_path / "p" / name)
     text, found = drafted(tmp_path / "p")
-    assert found == {"table": None}
+    assert found == {"table": "FILL-IN"}
     assert "which of a.csv or b.csv? Then its unit" in text
     tpm().to_csv(star(tmp_path / "mixed") / "a.csv")
     text, found = drafted(tmp_path / "mixed")
-    assert found == {"table": None}
+    assert found == {"table": "FILL-IN"}
     assert "which of star or a.csv? Then its format and unit" in text
 
 
 def test_star_files_need_what_says_whose_they_are(tmp_path):
     text, found = drafted(star(tmp_path))
-    assert found == {"format": "gdc_star", "folder": "star", "unit": "tpm", "sample_sheet": None}
+    assert found == {"format": "gdc_star", "folder": "star", "unit": "tpm", "sample_sheet": "FILL-IN"}
     assert "chosen: the files hold counts, tpm, fpkm and fpkm_uq" in text
-    content = {"name": "x", "patients": {"table": "p.csv"}, "expression": found}
-    with pytest.raises(ValueError, match="takes a `sample_sheet` or a `metadata`"):
-        CohortFile.model_validate(content)
+    path = tmp_path / "cohort.yaml"
+    path.write_text(f"name: x\npatients: {{table: p.csv}}\n{text}\n")
+    with pytest.raises(ConfigurationError, match=r"`expression\.sample_sheet`: .*place of FILL-IN"):
+        read_cohort_file(path)
+    path.unlink()
     file = {"file_name": STAR, "file_id": "x", "associated_entities": [{"entity_submitter_id": "TCGA-02-0001-01A"}]}
     (tmp_path / "metadata.cart.json").write_text(json.dumps([file]))
     assert drafted(tmp_path)[1]["metadata"] == "metadata.cart.json"
@@ -128,7 +130,7 @@ def test_star_files_need_what_says_whose_they_are(tmp_path):
     assert (found["sample_sheet"], found["manifest"], "metadata" in found) == ("sheet.tsv", "star_manifest.txt", False)
     (tmp_path / "sheet2.tsv").write_text(SHEET)
     text, found = drafted(tmp_path)
-    assert found["sample_sheet"] is None
+    assert found["sample_sheet"] == "FILL-IN"
     assert "which of sheet.tsv or sheet2.tsv?" in text
 
 

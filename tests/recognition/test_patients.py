@@ -138,7 +138,9 @@ def test_an_event_that_is_not_filled_in_is_no_cause_called_fill_in(tmp_path, col
     path = tmp_path / "cohort.yaml"
     path.write_text("name: x\n" + drafted(tmp_path))
     number = next(i for i, line in enumerate(path.read_text().splitlines(), start=1) if "event_values" in line)
-    with pytest.raises(ConfigurationError, match=rf"line {number}: patients\.event_values\.{key}: .*place of FILL-IN"):
+    with pytest.raises(
+        ConfigurationError, match=rf"line {number}: `patients\.event_values\.{key}`: .*place of FILL-IN"
+    ):
         read_cohort_file(path)
     path.write_text(path.read_text().replace("FILL-IN", "true", 1).replace("FILL-IN", "false"))
     assert read_clinical(read_cohort_file(path).patients).patients["event"].sum() == 12
@@ -183,7 +185,7 @@ def test_two_tables_with_outcomes_are_both_named(tmp_path):
     write(tmp_path)
     (tmp_path / "old.csv").write_text((tmp_path / "p.csv").read_text())
     text = drafted(tmp_path)
-    assert yaml.safe_load(text)["patients"] == {"table": None}
+    assert yaml.safe_load(text)["patients"] == {"table": "FILL-IN"}
     assert "old.csv or p.csv" in text
 
 
@@ -196,7 +198,7 @@ def test_tables_of_the_gdc_stand_below_one_another_where_their_patients_differ(t
     assert len(read(tmp_path, text)) == 2
     (tmp_path / "again.tsv").write_text(header + "P2\tAlive\t'--\t30\n")
     text = drafted(tmp_path)
-    assert yaml.safe_load(text)["patients"] == {"table": None}
+    assert yaml.safe_load(text)["patients"] == {"table": "FILL-IN"}
     assert "again.tsv or gbm.tsv or lgg.tsv" in text
 
 

@@ -9,6 +9,7 @@ from tool_files import write_hdf5
 from wsidata_store import write_store
 
 from subfuse.cohort.cohort_file import CohortFile
+from subfuse.errors import DataError
 from subfuse.preparation.slides.slide_table import read_slides
 from subfuse.recognition.kinds import find_tables
 from subfuse.recognition.slides import slides_lines
@@ -54,7 +55,7 @@ def test_a_job_of_trident_is_named_wherever_it_lies(tmp_path):
 def test_two_encoders_are_both_named(tmp_path):
     write_job(tmp_path / "job", dict.fromkeys(NAMES, 0.25), encoders=("uni_v1", "conch_v15"))
     text, found = drafted(tmp_path)
-    assert found == {"features": "job", "encoder": None}
+    assert found == {"features": "job", "encoder": "FILL-IN"}
     assert "QUESTION: which one?" in text
     assert "conch_v15, uni_v1" in text
     assert str(tmp_path) not in text
@@ -62,8 +63,8 @@ def test_two_encoders_are_both_named(tmp_path):
         for name in NAMES:
             write_hdf5(tmp_path / "stamp" / "all" / encoder / f"{name}.h5", feats=FEATURES, coords=COORDS)
     text, found = drafted(tmp_path / "stamp")
-    assert found == {"features": "all"}
-    assert "PROBLEM: slide identifiers must be unique" in text
+    assert found == {"features": "FILL-IN"}
+    assert "which of all/ctranspath or all/uni?" in text
 
 
 @pytest.mark.filterwarnings("ignore")  # of zarr, anndata, dask and geopandas
@@ -71,7 +72,7 @@ def test_stores_of_two_encoders_ask_which_one(tmp_path):
     for name in NAMES[:2]:
         write_store(tmp_path / f"{name}.zarr", encoders=("resnet50", "uni"))
     text, found = drafted(tmp_path)
-    assert found == {"features": ".", "encoder": None}
+    assert found == {"features": ".", "encoder": "FILL-IN"}
     assert f"QUESTION: which one? {NAMES[0]}.zarr: " in text
     assert "resnet50_tiles, uni_tiles" in text
     assert "PROBLEM" not in text
@@ -89,7 +90,7 @@ def test_vectors_of_all_slides_in_one_file_are_named_with_their_encoder(tmp_path
         tmp_path / "stamp" / "prism-slide-2.h5", on_file={"encoder": "prism"}, **dict.fromkeys(NAMES, FEATURES[0])
     )
     text, found = drafted(tmp_path)
-    assert found == {"features": "stamp", "encoder": None}
+    assert found == {"features": "stamp", "encoder": "FILL-IN"}
     assert "QUESTION: which one? vectors of slides by one encoder" in text
     assert len(read(tmp_path, found | {"encoder": "prism"})) == 4
     write_hdf5(tmp_path / "bad" / "v.h5", on_file={"encoder": "titan"}, a=FEATURES)
@@ -100,7 +101,7 @@ def test_features_in_several_folders_are_both_named(tmp_path):
     clam(tmp_path / "a", level0_mpp=0.25)
     clam(tmp_path / "b", level0_mpp=0.25)
     text, found = drafted(tmp_path)
-    assert found == {"features": None}
+    assert found == {"features": "FILL-IN"}
     assert "which of a or b?" in text
 
 
@@ -128,6 +129,19 @@ def test_files_that_list_places_alone_are_no_features(tmp_path):
     assert len(read(tmp_path, {"features": "."})) == 4
 
 
+@pytest.mark.parametrize("encoders", [("uni_v1",), ("uni_v1", "conch_v15")])
+def test_folders_of_two_tilings_are_named_to_choose_from(tmp_path, encoders):
+    slides = dict.fromkeys(NAMES, 0.25)
+    write_job(write_job(tmp_path / "job", slides, encoders=encoders), slides, encoders=encoders, tiling="10x_256px")
+    text, found = drafted(tmp_path)
+    assert found == {"features": "FILL-IN"}
+    for folder in (f"job/10x_256px/features_{encoders[-1]}", f"job/{TILING}/features_uni_v1"):
+        assert folder in text
+        assert len(read(tmp_path, {"features": folder})) == 4
+    with pytest.raises(DataError, match=r"Name the folder of one encoder and tiling, such as 10x_256px/features_uni"):
+        read(tmp_path, {"features": "job", "encoder": "uni_v1"})
+
+
 def test_a_resolution_that_some_files_lack_is_not_asked_for_all(tmp_path):
     write_job(tmp_path / "job", dict.fromkeys(NAMES, 0.25) | {NAMES[1]: None})
     text, found = drafted(tmp_path)
@@ -137,7 +151,7 @@ def test_a_resolution_that_some_files_lack_is_not_asked_for_all(tmp_path):
 
 def test_a_job_of_several_encoders_without_states_asks_for_the_pixel_size_too(tmp_path):
     write_job(tmp_path / "job", dict.fromkeys(NAMES, None), encoders=("uni_v1", "conch_v15"))
-    assert drafted(tmp_path)[1] == {"features": "job", "encoder": None, "mpp": "FILL-IN"}
+    assert drafted(tmp_path)[1] == {"features": "job", "encoder": "FILL-IN", "mpp": "FILL-IN"}
 
 
 def test_files_that_cannot_be_read_do_not_hide_the_others(tmp_path):
@@ -195,7 +209,7 @@ def test_a_table_of_features_and_slides_that_a_table_places(tmp_path):
     assert len(read(tmp_path, drafted(tmp_path)[1])) == 1
     (tmp_path / "g.csv").write_text((tmp_path / "f.csv").read_text())
     text, found = drafted(tmp_path)
-    assert found == {"feature_table": None}
+    assert found == {"feature_table": "FILL-IN"}
     assert "which of f.csv or g.csv?" in text
     (tmp_path / "placed").mkdir()
     (tmp_path / "placed" / "slides.csv").write_text("slide_id,patient_id,path\ns,P,/x/s.svs\n")

@@ -126,8 +126,8 @@ def refuse_blanks(path: Path, node: yaml.Node | None, place: tuple[str, ...] = (
     """
     if isinstance(node, yaml.ScalarNode) and node.value == BLANK:
         raise ConfigurationError(
-            f"{path}, line {node.start_mark.line + 1}: {'.'.join(place) or 'the file'}: a value is required in the "
-            f"place of {BLANK}. Fill it in; the comment beside it says what is asked."
+            f"{path}, line {node.start_mark.line + 1}: `{'.'.join(place)}`: a value is required in the place of "
+            f"{BLANK}. Fill it in; the comment beside it says what is asked."
         )
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):

@@ -24,6 +24,8 @@ from subfuse.features.trident_job import recorded_mpp
 from subfuse.slides.file_names import slide_id_of
 from subfuse.slides.tissue import MPP_PLACE, disagreement, require_plausible_mpp, square_pixel
 
+OF_PATIENTS = "STAMP, of patients"  # a vector of all slides of a patient
+_NAMELESS = ("None", "none")  # TRIDENT's word for an encoder without a name
 _ENCODER_NAMES = ("encoder", "extractor", "patch_encoder", "encoder_name", "feature_extractor", "model_name")
 _PIXEL_SIZES = ("level0_mpp", "mpp", "mpp_x", "mpp_y")  # µm per level-0 pixel, the first that is there counts
 _SLIDE_SIZES = (("slide_width_level0", "slide_height_level0"), ("level0_width", "level0_height"))
@@ -178,7 +180,8 @@ def _read_stamp(file: h5py.File, features: h5py.Dataset, path: Path, mpp: float 
     attributes = Attributes([place for place in (file, features, coords) if place is not None], path)
     encoder, notes = _encoder(attributes)
     if coords is None:
-        bare = without_coordinates("STAMP", shape, lambda: features[()], features)
+        layout = OF_PATIENTS if attributes.text("feat_type") == "patient" else "STAMP"
+        bare = without_coordinates(layout, shape, lambda: features[()], features)
         return replace(bare, encoder=encoder, warnings=(*bare.warnings, *notes))
     _require_coords(coords, shape, path, file)
     tile_um, tile_px, unit_um = _stamp_tile(coords, attributes, path, file), attributes.whole("tile_size_px"), 1.0
@@ -278,7 +281,8 @@ def _named_otherwise(attributes: Attributes, path: Path) -> tuple[str, ...]:
 
 def _encoder(attributes: Attributes) -> tuple[str, tuple[str, ...]]:
     """The encoder by the first attribute that names it, and what others say."""
-    names = {name: value for name in _ENCODER_NAMES if (value := attributes.text(name)) is not None}
+    given = {name: attributes.text(name) for name in _ENCODER_NAMES}
+    names = {name: value for name, value in given.items() if value and value not in _NAMELESS}
     if not names:
         return UNKNOWN_ENCODER, ()
     first, used = next(iter(names.items()))

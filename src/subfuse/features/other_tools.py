@@ -9,6 +9,8 @@
 | wsidata | zarr store with a table of features of tiles |
 """
 
+import pickle
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +29,8 @@ from subfuse.features.trident_job import encoder_of_folder, state_files
 from subfuse.features.wsidata import read_wsidata
 from subfuse.files import require_whole_tensors
 from subfuse.identifiers import LONGEST_NAME, is_plain_label
+
+_OTHER_CLASS = re.compile(r"Unsupported global: GLOBAL (\S+)")  # in what torch says of a file with more than tensors
 
 
 @contextmanager
@@ -134,7 +138,16 @@ def _loaded_tensor(path: Path) -> Any:
     require_regular_file(path, "feature file")
     required = "a complete file with one tensor (nothing but tensors is unpickled)"
     with damage_named(path, required):
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        try:
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        except pickle.UnpicklingError as error:
+            other = _OTHER_CLASS.search(str(error))
+            if other is None:
+                raise
+            raise DataError(
+                f"{path}: one tensor is required, as nothing else is unpickled. Found {other[1]}. Save "
+                "`torch.from_numpy(features)` where it is an array, or extract into HDF5."
+            ) from error
     if not isinstance(loaded, torch.Tensor):
         keys = f" with {preview(loaded, limit=10)}" if isinstance(loaded, dict) else ""
         raise DataError(

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from subfuse.bounded_files import open_bounded
-from subfuse.cohort.yaml_problems import BLANK
 from subfuse.errors import SubfuseError, preview
 from subfuse.expression.gdc.listing import STAR_SUFFIXES
 from subfuse.expression.gene_names import gene_aliases, is_identifier, is_like_symbol
@@ -141,7 +140,7 @@ def _aliases(table: FoundTable, base: Path) -> list[str]:
     if len(beside) == 1:
         return [line("aliases", relative(beside[0], base), "the probe map beside it")]
     asks = "which table gives the symbols of its Ensembl identifiers, a probe map or columns previous, approved?"
-    return [asked("aliases", asks, value=BLANK)]
+    return [asked("aliases", asks)]
 
 
 def _names_of_genes(table: FoundTable) -> tuple[list[str], list[str]]:
@@ -175,11 +174,11 @@ def _unit(table: FoundTable) -> list[str]:
         case "h5ad":
             stated = _stated_unit(table.path)
             if stated is not None and stated not in MODEL_SCALE:
-                return [asked("unit", f"{_UNITS}? uns of the file says {stated[:60]!r}", value=BLANK)]
+                return [asked("unit", f"{_UNITS}? uns of the file says {stated[:60]!r}")]
             told = [] if stated is None else [remark("unit: as uns of the file says")]
         case _:
             told = []
-    return told or [asked("unit", f"{_UNITS}?{_extent(table)}{_doubt(table)}", value=BLANK)]
+    return told or [asked("unit", f"{_UNITS}?{_extent(table)}{_doubt(table)}")]
 
 
 def _doubt(table: FoundTable) -> str:

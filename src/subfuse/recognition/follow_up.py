@@ -122,7 +122,7 @@ def _unit(column: str, cells: Sequence[str]) -> list[str]:
     if unit is None and OTHER_UNIT.search(column):
         unit = "months"
     if unit is None:
-        return [asked("time_unit", f"{', '.join(DAYS)}? {column} goes from {extent}", value=BLANK)]
+        return [asked("time_unit", f"{', '.join(DAYS)}? {column} goes from {extent}")]
     return [line("time_unit", unit, f"as the column's name says; {extent}")]
 
 

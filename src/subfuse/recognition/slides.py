@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from subfuse.cohort.yaml_problems import BLANK
 from subfuse.errors import DataError, SubfuseError, counted, preview
 from subfuse.features.feature_table import encoder_of_vectors, read_feature_table
 from subfuse.features.other_tools import opened_features
@@ -15,6 +14,7 @@ from subfuse.preparation.slides.slide_search import (
     FEATURE_SUFFIXES,
     find_features,
     find_slides,
+    folders_of_features,
     lists_places,
     vectors_of_slides,
 )
@@ -63,9 +63,9 @@ def slides_lines(folder: Path, direct: Sequence[FoundTable], below: Sequence[Fou
     in_tables = _of_kind((SLIDE_FEATURES,), direct, below)
     if in_tables:
         paths = [table.path for table in in_tables]
-        value = relative(paths[0], base) if len(paths) == 1 else None
-        question = "" if value else f"{QUESTION}which of {names_of(paths, base)}?"
-        return ["slides:", *_table(tables, base), line("feature_table", value, question)]
+        one = line("feature_table", relative(paths[0], base))
+        which = asked("feature_table", f"which of {names_of(paths, base)}?")
+        return ["slides:", *_table(tables, base), one if len(paths) == 1 else which]
     slides = _places(folder, SLIDE_SUFFIXES, _has_slides)
     tiles = [] if slides else [path for path in visible_subfolders(folder) if _has_images(path)]
     if len(slides or tiles) > 1:
@@ -74,7 +74,7 @@ def slides_lines(folder: Path, direct: Sequence[FoundTable], below: Sequence[Fou
         found = counted(len(find_slides(slides[0])), "slide")
         return ["slides:", *_table(tables, base), line("folder", relative(slides[0], base), found)]
     if tiles:
-        mpp = [] if _has_mpp(tables) else [asked("mpp", "µm per pixel of the tiles?", value=BLANK)]
+        mpp = [] if _has_mpp(tables) else [asked("mpp", "µm per pixel of the tiles?")]
         told = line("folder", relative(tiles[0], base), "tiles as images")
         return ["slides:", *_table(tables, base), told, *mpp]
     listed = [table for table in tables if _has_column(table, "path")]
@@ -132,18 +132,18 @@ def _table(tables: Sequence[FoundTable], base: Path) -> list[str]:
 
 def _features(places: Sequence[Path], tables: Sequence[FoundTable], base: Path) -> list[str]:
     if len(places) > 1:
-        return [asked("features", f"which of {names_of(places, base)}?")]
+        return _which_of(places, base)
     if vectors := _vectors(places[0], base):
         return vectors
     try:
         found, unread = find_features(places[0])
     except DataError as error:
         problem = str(error).removeprefix(f"{places[0]}: ")
-        if _ENCODER_KEY not in problem:
-            return [line("features", relative(places[0], base), f"{PROBLEM}{problem}")]
-        of_one = find_features(places[0], _encoders_in(places[0])[0])[0]
+        of_one = _of_first_encoder(places[0]) if _ENCODER_KEY in problem else None
+        if of_one is None:
+            return _which_of(places, base)
         told = [line("features", relative(places[0], base)), asked("encoder", f"which one? {problem}")]
-        return [*told, *_look_into(list(of_one.values()), places[0], tables).lines]
+        return [*told, *_look_into(of_one, places[0], tables).lines]
     top = _top(list(found.values()), places[0])
     seen = _look_into(list(found.values()), places[0], tables)
     lines = seen.lines
@@ -153,6 +153,27 @@ def _features(places: Sequence[Path], tables: Sequence[FoundTable], base: Path) 
     told = [counted(len(found), "slide"), *sorted(seen.layouts), *(f"encoder {name}" for name in sorted(seen.encoders))]
     also = [remark(f"not read: {preview(unread)}; encoder: names which are")] if unread else []
     return [line("features", relative(top, base), ", ".join(told)), *lines, *also]
+
+
+def _which_of(places: Sequence[Path], base: Path) -> list[str]:
+    """Returns the question which folder of features is read: a place, or one below it where a name occurs again."""
+    found = [path for place in places for path in ([place] if _is_one_set(place) else folders_of_features(place))]
+    return [asked("features", f"which of {names_of(found, base)}?")]
+
+
+def _is_one_set(place: Path) -> bool:
+    try:
+        return bool(find_features(place)[0])
+    except DataError:
+        return False
+
+
+def _of_first_encoder(job: Path) -> list[Path] | None:
+    """Returns the feature files of one of a job's encoders; None where one name stands for several files there, too."""
+    try:
+        return list(find_features(job, _encoders_in(job)[0])[0].values())
+    except DataError:
+        return None
 
 
 def _vectors(place: Path, base: Path) -> list[str]:
@@ -204,7 +225,7 @@ def _look_into(files: Sequence[Path], place: Path, tables: Sequence[FoundTable])
             break
     lines = []
     if without_mpp and len(without_mpp) == n_read and not _has_mpp(tables):
-        lines = [asked("mpp", "µm per level-0 pixel? No file says it", value=BLANK)]
+        lines = [asked("mpp", "µm per level-0 pixel? No file says it")]
     elif not _has_mpp(tables):  # a value for all would stand for those that say theirs, too
         lines = [remark(f"{QUESTION}{problem.replace(f'{place}/', '')}") for problem in without_mpp]
     undecided = [problem for problem in unreadable if _ENCODER_KEY in problem]

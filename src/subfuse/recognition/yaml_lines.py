@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from subfuse.cohort.yaml_problems import BLANK
 from subfuse.errors import ConfigurationError, printable
 
 QUESTION = "QUESTION: "
@@ -41,16 +42,16 @@ def line(key: str, value: Any, comment: str = "", *, indent: int = 2) -> str:
 
     Args:
         key: Of the section.
-        value: Its value; None: to be filled in.
+        value: Its value.
         comment: What is told of it.
         indent: Spaces before it.
     """
-    written = f"{' ' * indent}{scalar(key)}:{'' if value is None else ' ' + scalar(value)}"
+    written = f"{' ' * indent}{scalar(key)}: {scalar(value)}"
     return f"{written:<34} # {printable(comment)}" if comment else written
 
 
-def asked(key: str, question: str, *, value: Any = None, indent: int = 2) -> str:
-    """Returns the line of a key whose value only the user knows."""
+def asked(key: str, question: str, *, value: Any = BLANK, indent: int = 2) -> str:
+    """Returns the line of a key whose value only the user knows; `check` names it until it is filled in."""
     return line(key, value, f"{QUESTION}{question}", indent=indent)
 
 

@@ -207,6 +207,29 @@ def test_feature_files_join_the_table(features, tmp_path):
     )
 
 
+def test_a_table_of_stamp_names_features_by_their_path_in_the_folder(tmp_path):
+    folder = tmp_path / "features"
+    touch(folder / "c1-DX1" / "c1-DX1.h5", folder / "c2-DX1" / "c2-DX1.h5")
+    rows = "c1-DX1/c1-DX1.h5,c1\nc2-DX1/c2-DX1.h5,c2\nc9-DX1/c2-DX1.h5,c2\n"
+    table = write(tmp_path / "slide.csv", f"FILENAME,PATIENT\n{rows}")
+    found, left_out, _ = read_slides(FeatureFiles(table=table, features=folder), ["c1", "c2"])
+    assert [(slide.slide_id, slide.patient_id, slide.path.name) for slide in found] == [
+        ("c1-DX1", "c1", "c1-DX1.h5"),
+        ("c2-DX1", "c2", "c2-DX1.h5"),
+    ]
+    assert "c9-DX1/c2-DX1" in left_out["id"].iloc[0]  # no file there
+
+
+def test_vectors_of_patients_need_no_slide_table(tmp_path):
+    touch(tmp_path / "features" / "c1.h5", tmp_path / "features" / "c2.h5")
+    table = write(tmp_path / "slide.csv", "FILENAME,PATIENT\nc1-DX1.h5,c1\nc2-DX1.h5,c2\n")
+    section = FeatureFiles(table=table, features=tmp_path / "features")
+    slides, left_out, _ = read_slides(section, ["c1", "c2"])
+    with pytest.raises(DataError, match=r"2 files are called as patients: remove `slides\.table`"):
+        require_slides(section, ["c1", "c2"], slides, left_out)
+    assert len(read_slides(section.model_copy(update={"table": None}), ["c1", "c2"])[0]) == 2
+
+
 def test_rows_of_a_feature_table_are_slides(tmp_path):
     table = write(tmp_path / "areas.csv", "slide_id,area\ncase-1.svs,1\ncase-2_b,2\nx/y,3\nstranger,4\n")
     slides, left_out, _ = read_slides(FeatureRows(feature_table=table), ["case-1", "case-2", "x"])

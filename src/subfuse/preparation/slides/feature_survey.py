@@ -18,6 +18,7 @@ from subfuse.features.contrast import PatchContrast, contrast_of
 from subfuse.features.encoder import is_same_encoder
 from subfuse.features.feature_file import FeatureFile
 from subfuse.features.feature_table import feature_row, read_feature_table
+from subfuse.features.hdf5_layouts import OF_PATIENTS
 from subfuse.features.other_tools import opened_features
 from subfuse.features.patch_spacing import NO_PATCH_SIZE
 from subfuse.features.store import UNKNOWN_ENCODER
@@ -243,8 +244,16 @@ def require_one_encoder(headers: Sequence[tuple[str, FeatureHeader]]) -> None:
     """Checks that feature files, each told by its name, are of one encoder.
 
     Raises:
-        DataError: They are of several, or have different numbers of features.
+        DataError: They are of several, or have different numbers of features, or are of patients and of slides.
     """
+    of_patients = [name for name, header in headers if header.layout == OF_PATIENTS]
+    if 0 < len(of_patients) < len(headers):
+        of_slides = [name for name, header in headers if header.layout != OF_PATIENTS]
+        raise DataError(
+            "slides.features: vectors of patients, or features of slides, are required. Found "
+            f"{len(of_patients)} of patients ({preview(of_patients, 2)}) beside {len(of_slides)} of slides "
+            f"({preview(of_slides, 2)}). Name the folder of one kind."
+        )
     files: dict[tuple[str, str, int], list[str]] = {}
     for name, header in headers:
         files.setdefault((header.encoder, header.encoder_sha256, header.n_features), []).append(name)

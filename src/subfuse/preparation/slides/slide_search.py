@@ -93,10 +93,16 @@ def find_features(folder: Path, encoder: str | None = None) -> tuple[dict[str, P
             found[identifier] = path if path.parent.name == _OF_CLAM[0] else other
         elif other != path:
             raise DataError(
-                f"{folder}: slide identifiers must be unique. Found {identifier!r} as {other} and {path}. Name "
-                "the folder of one encoder as slides.features, or give a slide table with a path column."
+                f"{folder}: slide identifiers must be unique. Found {identifier!r} as {other} and {path}. Name the "
+                f"folder of one encoder and tiling, such as {other.parent.relative_to(folder)}, as slides.features, or "
+                "give a slide table with a path column."
             )
     return found, tuple(sorted(unread))
+
+
+def folders_of_features(folder: Path) -> list[Path]:
+    """Returns the folders, this one or below it, in which feature files or zarr stores lie directly, sorted."""
+    return sorted({path.parent for part in _places_of_features(folder) for path in part.features})
 
 
 def vectors_of_slides(place: Path, encoder: str | None) -> Path | None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -20,14 +20,19 @@ from subfuse.identifiers import (
     composed,
     describe_mismatch,
     is_plain_name,
-    patient_named_in,
     patient_of_barcode,
-    site_of_barcode,
     spelt_otherwise,
 )
 from subfuse.preparation.slides.feature_sets import find_feature_sets, notes_of_vectors
 from subfuse.preparation.slides.slide_columns import read_slide_table
-from subfuse.preparation.slides.slide_names import note_of_unmatched, patient_of_slide, spelt_as
+from subfuse.preparation.slides.slide_names import (
+    note_of_other_names,
+    note_of_unmatched,
+    patient_of_slide,
+    refuse_one_person_twice,
+    refuse_other_barcode,
+    spelt_as,
+)
 from subfuse.preparation.slides.slide_samples import choose_kinds, choose_slides, kind_of_slide, rank_of_slide
 from subfuse.preparation.slides.slide_search import (
     FEATURE_SUFFIXES,
@@ -134,7 +139,7 @@ def read_slides(
         *_of_commas(section.table),
         *mixture,
         *(note_of_unmatched(place.path, n_theirs, unmatched, known) if section.table is None else ()),
-        *_named_for_others(listed, known, section.table),
+        *note_of_other_names(((slide.slide_id, slide.patient_id) for slide in listed), known, section.table),
         *not_understood((slide.words for slide in listed if slide.patient_id in known), section.table),
     )
     return used, exclusions, (*place.notes, *_unlisted(section.table, place, set(ranks)), *few, *doubts)
@@ -216,11 +221,14 @@ def _mismatch(table: Path | None, place: _Place, known: frozenset[str]) -> str:
     if not owners & known:
         return describe_mismatch(known, {f"in {table.name}": owners}, of_ours="patients")
     paths = {slide.slide_id: slide.path for slide in listed}
-    return describe_mismatch(
+    named = len(known & set(place.found))
+    of_patients = f" {named} files are called as patients: remove `slides.table`." if named else ""
+    mismatch = describe_mismatch(
         [name for name, path in paths.items() if path is None or not file_of(path).exists()] or paths,
         {"found": set(place.found) - set(paths)},
         of_ours=f"slides of {table.name}",
     )
+    return f"{mismatch}{of_patients}"
 
 
 def _but(slide_id: str, patient_ids: Collection[str]) -> str:
@@ -265,7 +273,7 @@ def _listed_in_table(path: Path, place: _Place, known: frozenset[str]) -> list[_
     seen: dict[str, int] = {}
     for row, record in enumerate(table.to_dict("records"), start=2):
         name = record["slide_id"]
-        slide_id = place.identify(name)
+        slide_id = _identifier(name, place)
         if not slide_id or slide_id in seen:
             first = f"{slide_id} again (first: row {seen[slide_id]})" if slide_id else "an empty cell"
             raise DataError(f"{path}, row {row}: slide_id must be given once. Found {first}.")
@@ -273,7 +281,7 @@ def _listed_in_table(path: Path, place: _Place, known: frozenset[str]) -> list[_
         given = str(record.get("path", ""))
         patient = str(record["patient_id"]) if "patient_id" in record else None
         words = type_of_sample(record)
-        _refuse_other_barcode(slide_id, patient, f"{path}, row {row}")
+        refuse_other_barcode(slide_id, patient, f"{path}, row {row}")
         listed.append(
             _Listed(
                 slide_id,
@@ -285,45 +293,17 @@ def _listed_in_table(path: Path, place: _Place, known: frozenset[str]) -> list[_
                 kind_of_slide(slide_id, str(record.get("kind", ""))),
             )
         )
-    _refuse_one_person_twice([slide for slide in listed if slide.patient_id in known], path)
+    owners = [(slide.slide_id, slide.patient_id) for slide in listed if slide.patient_id in known]
+    refuse_one_person_twice(owners, path)
     return listed
 
 
-def _refuse_one_person_twice(listed: Sequence[_Listed], path: Path) -> None:
-    """Refuses slides whose barcodes name one person and whose rows name two patients of the cohort."""
-    first: dict[str, _Listed] = {}
-    for slide in listed:
-        person = patient_named_in(slide.slide_id)
-        if person is not None and (other := first.setdefault(person, slide)).patient_id != slide.patient_id:
-            raise DataError(
-                f"{path}: slides of one person must be of one patient: its tissue would be in two folds. "
-                f"Found {other.slide_id} for {other.patient_id} and {slide.slide_id} for {slide.patient_id}, by their "
-                f"barcodes of {person}. Correct the rows, or join the patients."
-            )
-
-
-def _refuse_other_barcode(slide_id: str, patient: str | None, place: str) -> None:
-    """Refuses a slide whose barcode names another patient than its row: one patient's tissue would be in two folds."""
-    of_slide = patient_named_in(slide_id)
-    if patient is None or of_slide is None or site_of_barcode(patient) is None:
-        return
-    if of_slide != patient_of_barcode(patient):
-        raise DataError(
-            f"{place}: a slide of its own patient is required. Found {slide_id}, by its barcode of {of_slide}, for "
-            f"{patient}. Correct the row."
-        )
-
-
-def _named_for_others(listed: Sequence[_Listed], known: frozenset[str], table: Path | None) -> tuple[str, ...]:
-    """Returns a note on slides whose names begin with another patient of the cohort than the one they are given to."""
-    pairs = [
-        f"{slide.slide_id} of {slide.patient_id}"
-        for slide in listed
-        if slide.patient_id in known and patient_of_slide(slide.slide_id, known) not in (None, slide.patient_id)
-    ]
-    if not pairs:
-        return ()
-    return (f"{table}: {preview(pairs)}: by its name a slide of another patient of the cohort. Check the table.",)
+def _identifier(name: str, place: _Place) -> str:
+    """Returns the identifier of a slide whose name in a table may be a path, as of STAMP: that of the file there."""
+    slide_id, of_file = place.identify(name), place.identify(PurePosixPath(name).name)
+    found = place.found.get(of_file)
+    is_that = found is not None and found.parts[-len(PurePosixPath(name).parts) :] == PurePosixPath(name).parts
+    return of_file if is_that and slide_id not in place.found else slide_id
 
 
 def _of_commas(table: Path | None) -> tuple[str, ...]:
