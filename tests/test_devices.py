@@ -9,7 +9,7 @@ import torch
 
 from subfuse import devices
 from subfuse.cli import main
-from subfuse.devices import chosen_device, gpus_of, processes_on, visible_gpus
+from subfuse.devices import chosen_device, deterministic, gpus_of, processes_on, visible_gpus
 from subfuse.errors import ConfigurationError
 from subfuse.execution import available_cores, run_jobs
 from subfuse.training.checkpoint import random_state, set_random_state
@@ -134,3 +134,28 @@ def prepared_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, 
     command = ["crossval", str(prepared), "--models", "logistic", "--out", str(run), "--workers", "1"]
     assert main([*command, "--explain", "false"]) == 0
     return cohort_file, prepared, run
+
+
+@pytest.mark.parametrize(("has_gpu", "told"), [(False, None), (True, ":4096:8")])
+def test_deterministic_algorithms_end_with_what_asked_for_them_and_cublas_is_told_where_there_is_a_gpu(
+    monkeypatch, has_gpu, told
+):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that what is set is undone
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    with deterministic(False):
+        assert not torch.are_deterministic_algorithms_enabled()
+    states = []
+
+    def interrupted():
+        for _ in range(2):  # within another that asks for the same
+            with deterministic(True):
+                states.append(torch.are_deterministic_algorithms_enabled())
+            states.append(torch.are_deterministic_algorithms_enabled())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), deterministic(True):
+        interrupted()
+    assert states == [True] * 4
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == told

@@ -1,6 +1,8 @@
 """Which device computes, and how many processes share the devices of a machine."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from subfuse.errors import ConfigurationError, preview
 from subfuse.execution import available_cores
@@ -33,6 +35,28 @@ def chosen_device(name: str) -> str:
             "`subfuse doctor` says more."
         )
     return name
+
+
+@contextmanager
+def deterministic(is_wanted: bool) -> Iterator[None]:
+    """Lets torch compute the same numbers in every run, on the same kind of device; as before where it is not wanted.
+
+    cuBLAS is told so by `CUBLAS_WORKSPACE_CONFIG`, which it reads once and keeps to: the variable stays.
+    """
+    if not is_wanted:
+        yield
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
 
 
 def processes_on(device: str, asked: int) -> int:

@@ -1,6 +1,7 @@
 """A pretended GPU: tensors that say they are on `cuda:0` and are computed by the processor.
 
-What mixes devices fails as on a GPU, and what would wait for one is counted.
+What mixes devices fails as on a GPU, as does what it computes in no fixed order where deterministic algorithms are
+asked for, and what would wait for one is counted.
 """
 
 import contextlib
@@ -22,6 +23,18 @@ _WAITS = {  # operations whose result, or the shape of it, the processor needs
     "aten::masked_select",
     "aten::_unique2",
     "aten::unique_dim",
+}
+
+
+_OF_NO_ORDER = {  # operations that a GPU computes in no fixed order, and that PyTorch refuses where one is asked for
+    "aten::_adaptive_avg_pool2d_backward",
+    "aten::grid_sampler_2d_backward",
+    "aten::histc",
+    "aten::kthvalue",
+    "aten::median",
+    "aten::put_",
+    "aten::reflection_pad1d_backward",
+    "aten::upsample_bilinear2d_backward",
 }
 
 
@@ -93,6 +106,9 @@ class PretendedGpu(TorchDispatchMode):
             shapes = [tuple(x.shape) for x in strangers]
             raise RuntimeError(f"{function} must find all tensors on the GPU. Found on the processor: {shapes}.")
         is_mask = name == "aten::index" and any(x is not None and x.dtype == torch.bool for x in arguments[1])
+        has_no_order = name in _OF_NO_ORDER or (name == "aten::cumsum" and tensors[0].is_floating_point())
+        if on and has_no_order and torch.are_deterministic_algorithms_enabled():
+            raise RuntimeError(f"{function} must be computed in a fixed order. A GPU has none for it.")
         if on and (name in _WAITS or is_mask):
             self.waits[name] += 1
         if is_copy and to_gpu and not on and tensors:

@@ -13,12 +13,14 @@ from subfuse.cohort.fold import Fold
 from subfuse.errors import DataError
 from subfuse.evaluation.survival.horizons import with_horizons
 from subfuse.model.linear_path import networks_of
+from subfuse.training.fitted_model import FittedModel
 from subfuse.training.fitting import HEAD_START, predict_sides, train_fold
 from subfuse.training.linear.fit import fit_line
 from subfuse.training.models import MODELS
 from subfuse.training.problem import assign, pose
 from subfuse.training.selection import NETWORK_SHARES, network_share
 from subfuse.training.settings import TrainingPlan, TrainingSettings
+from subfuse.training.step import JointUpdate
 from subfuse.training.stored_model import load_fitted
 
 
@@ -27,6 +29,33 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(make_cohor
     first, again, other = train(cohort), train(cohort), train(cohort, seed=2)
     assert torch.equal(weights_of(first), weights_of(again))
     assert not torch.equal(weights_of(first), weights_of(other))
+
+
+def test_training_and_predicting_ask_torch_for_deterministic_algorithms_only_where_the_plan_does(
+    make_cohort, monkeypatch
+):
+    cohort, asked = make_cohort(), []
+    step, reads = JointUpdate.__call__, FittedModel._table
+
+    def watched(what, function):
+        def call(*arguments):
+            asked.append((what, torch.are_deterministic_algorithms_enabled()))
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(JointUpdate, "__call__", watched("step", step))
+    monkeypatch.setattr(FittedModel, "_table", watched("prediction", reads))
+    found = []
+    for wanted in (False, True):
+        fitted = train(cohort, settings=BRIEF.model_copy(update={"deterministic": wanted}))
+        found.append((weights_of(fitted), fitted.predict(cohort.patients)))
+        assert set(asked) == {("step", wanted), ("prediction", wanted)}
+        assert not torch.are_deterministic_algorithms_enabled()
+        asked.clear()
+    (weights, predictions), (again, predicted_again) = found
+    assert torch.equal(weights, again)
+    pd.testing.assert_frame_equal(predictions, predicted_again, check_exact=True)
 
 
 def test_the_first_network_of_an_ensemble_is_the_one_trained_alone(make_cohort, tmp_path):

@@ -9,6 +9,7 @@ from brief_training import BRIEF, train
 from pretended_gpu import GPU, OneGpu, PretendedGpu, pretend
 
 from small_cohort import deal_folds
+from subfuse.devices import deterministic
 from subfuse.explanation.cohort import fold_explanation
 from subfuse.explanation.cohort.fold_explanation import FoldModel, explain_model
 from subfuse.explanation.patient import explain_patient
@@ -29,15 +30,25 @@ def small(make_cohort, n_patients=24):
 
 
 @pytest.mark.parametrize("model", READ)
-def test_a_model_trains_and_predicts_as_on_the_processor(model, make_cohort, monkeypatch):
+def test_a_model_trains_and_predicts_as_on_the_processor_also_in_a_fixed_order(model, make_cohort, monkeypatch):
     cohort, task = small(make_cohort), OF_TASK[model]
     expected = predict_sides(train(cohort, model, task, ONE_EPOCH), cohort, deal_folds(cohort)[0])
     pretend(monkeypatch)
     with PretendedGpu():
-        fitted = train(cohort, model, task, ONE_EPOCH, fabric=OneGpu())
+        fixed = ONE_EPOCH.model_copy(update={"deterministic": True})
+        fitted = train(cohort, model, task, fixed, fabric=OneGpu())
         assert fitted.device == GPU
         found = predict_sides(fitted, cohort, deal_folds(cohort)[0])
     pd.testing.assert_frame_equal(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_gpu_computes_in_no_fixed_order_is_an_error_where_one_is_asked_for(monkeypatch):
+    pretend(monkeypatch)
+    with PretendedGpu(), deterministic(True):
+        there = torch.ones(1, 1, 2, 2).to(GPU).requires_grad_()
+        sampled = torch.nn.functional.grid_sample(there, torch.zeros(1, 1, 1, 2).to(GPU), align_corners=True)
+        with pytest.raises(RuntimeError, match="must be computed in a fixed order"):
+            sampled.sum().backward()
 
 
 @pytest.mark.parametrize("task", ["survival", "grade"])

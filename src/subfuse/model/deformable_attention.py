@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from subfuse.model.biased_attention import attend_by_table, attend_exactly
+from subfuse.model.fixed_order import sample
 from subfuse.model.patch_grid import PatchCells
 from subfuse.model.position_bias import BiasTable, PositionBias, TableAxis
 
@@ -174,10 +175,8 @@ class DeformableAttention(nn.Module):
         maps = torch.cat(
             [key_map.unflatten(1, (self.groups, -1)), occupied[:, None].expand(-1, self.groups, -1, -1, -1)], 2
         )
-        sampled = functional.grid_sample(
-            maps.flatten(0, 1), position.flatten(0, 1)[:, None], mode="bilinear", align_corners=self.align_corners
-        )
-        sampled = sampled[:, :, 0].unflatten(0, (-1, self.groups)).transpose(2, 3)
+        sampled = sample(maps.flatten(0, 1), position.flatten(0, 1), align_corners=self.align_corners)
+        sampled = sampled.unflatten(0, (-1, self.groups)).transpose(2, 3)
         values, occupancy = sampled[..., :-1], sampled[..., -1]
         if not self.align_corners:
             return values, torch.ones_like(occupancy)

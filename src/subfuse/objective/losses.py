@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from subfuse.model.fixed_order import running_sum
+
 # Squared grid units: centred positions below this differ by rounding only and must not be scaled up to length 1
 _SAME_POSITIONS = 1e-6
 
@@ -91,7 +93,7 @@ def hazard_divergence(
         tensor([0.])
     """
     log_survived = functional.logsigmoid(-taught)
-    reached = (log_survived.cumsum(dim=1) - log_survived).exp()
+    reached = (running_sum(log_survived) - log_survived).exp()
     of_event = taught.sigmoid() * (functional.logsigmoid(taught) - functional.logsigmoid(logits))
     of_none = (-taught).sigmoid() * (log_survived - functional.logsigmoid(-logits))
     return (reached * (of_event + of_none)).sum(dim=1)

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from subfuse.cohort.batches import ClassTarget, Target
+from subfuse.model.fixed_order import running_sum
 from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.classification import ClassificationObjective
 from subfuse.objective.losses import class_divergence
@@ -81,7 +82,7 @@ def log_probabilities(logits: Float[Tensor, "*axes output"]) -> Float[Tensor, "*
     :math:`a - b = \log(1 + e^o)`.
     """
     lowered = torch.cat([torch.zeros_like(logits[..., :1]), functional.softplus(logits[..., 1:])], dim=-1)
-    above = logits[..., :1] - lowered.cumsum(dim=-1)  # log odds of a class above each but the highest
+    above = logits[..., :1] - running_sum(lowered)  # log odds of a class above each but the highest
     nothing = torch.zeros_like(logits[..., :1])  # everybody is above none, and nobody above all
     return (
         torch.cat([nothing, functional.logsigmoid(above)], dim=-1)

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from subfuse.cohort.batches import SurvivalTarget, Target
 from subfuse.errors import ConfigurationError
+from subfuse.model.fixed_order import running_sum
 from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.losses import DEFAULT_CONSISTENCY, Consistency, cox_nll, discrete_hazard_nll, hazard_divergence
 from subfuse.objective.objective import Objective, Prediction, UnfittableObjectiveError, Values, mean_weights
@@ -213,7 +214,7 @@ class CoxObjective(_SurvivalObjective):
 
 def _survival(logits: Float[Tensor, "*axes bin"]) -> Float[Tensor, "*axes bin"]:
     """Returns the probability of surviving each bin."""
-    return functional.logsigmoid(-logits).cumsum(dim=-1).exp()
+    return running_sum(functional.logsigmoid(-logits)).exp()
 
 
 def _event_days(time_days: Values, event: Values) -> Float[np.ndarray, " event"]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from subfuse.cohort.batches import BagBatch, BinnedReader, KeptBags, draw_batche
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.covariates import CovariateCoding
 from subfuse.cohort.task import TaskSpec
+from subfuse.devices import deterministic
 from subfuse.expression.gene_names import MatchedGenes, gene_aliases, match_genes
 from subfuse.expression.units import ShareBasis, renormalise
 from subfuse.files import atomic_path, sha256_of_file, write_sealed_json
@@ -116,7 +118,7 @@ class FittedModel:
         told = iter(() if line is None else line.split(_PREDICTION_BATCH))
         self.model.eval()
         tables = []
-        with torch.inference_mode():
+        with torch.inference_mode(), self._deterministic():
             for batch in self._batches(usable, kept):
                 output = self.model(**batch.inputs()).cpu()
                 output = output if line is None else with_line(output, next(told))
@@ -133,11 +135,15 @@ class FittedModel:
         """Returns what `predict` would say of usable patients with each network of the ensemble alone."""
         alone = [with_network(self.model, network).eval() for network in networks_of(self.model)]
         tables: list[list[pd.DataFrame]] = [[] for _ in alone]
-        with torch.inference_mode():
+        with torch.inference_mode(), self._deterministic():
             for batch in self._batches(patients, None):
                 for model, found in zip(alone, tables, strict=True):
                     found.append(self._table(batch, model(**batch.inputs()).cpu()))
         return [pd.concat(found, ignore_index=True) for found in tables]
+
+    def _deterministic(self) -> AbstractContextManager[None]:
+        """Returns what lets the model predict as it was trained: the same in every run where that was asked for."""
+        return deterministic(self.details.get("training", {}).get("deterministic", False))
 
     def _batches(self, patients: Sequence[Patient], kept: KeptBags | None) -> Iterator[BagBatch]:
         """Yields batches as `batches` does, of cells instead of patches where the model sees no more."""

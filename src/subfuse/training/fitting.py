@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from subfuse.cohort.batches import KeptBags, make_target
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.cohort.fold import Fold
+from subfuse.devices import deterministic
 from subfuse.errors import ConfigurationError
 from subfuse.evaluation.survival.horizons import with_horizons
 from subfuse.execution import Progress
@@ -100,12 +101,12 @@ def train_fold(
         "split_sha256": fold.sha256,
         "training": plan.training.model_dump(mode="json"),
     }
-    if teacher is not None:
-        teacher.fitted.to(fabric.device)
-        problem = teacher.teach(problem)
-        details |= teacher.describe() | {"n_taught": len(problem.lessons[0].of_patient)}
     gpus = [fabric.device] if fabric.device.type == "cuda" else []  # the others are left alone
-    with torch.random.fork_rng(devices=gpus):
+    with deterministic(plan.training.deterministic), torch.random.fork_rng(devices=gpus):
+        if teacher is not None:
+            teacher.fitted.to(fabric.device)
+            problem = teacher.teach(problem)
+            details |= teacher.describe() | {"n_taught": len(problem.lessons[0].of_patient)}
         if is_linear(model_name):
             model = _fit_linear(problem, log_path if fabric.is_global_zero else None)
         else:
@@ -116,7 +117,8 @@ def train_fold(
                 _fit_beside_line(problem, trainer) if problem.recipe.linear_path else _fit_networks(problem, trainer)
             )
             details |= found
-    model.eval().to(fabric.device)
+        model.eval().to(fabric.device)
+        baseline_logits = _mean_logits(model, problem)
     return FittedModel(
         task=task,
         task_spec=spec,
@@ -124,7 +126,7 @@ def train_fold(
         model=model,
         objective=problem.objective,
         standardiser=problem.data.reader.standardiser,
-        baseline_logits=_mean_logits(model, problem),
+        baseline_logits=baseline_logits,
         genes=problem.genes,
         expression_unit=cohort.expression_unit,
         expression_basis=cohort.expression_basis,

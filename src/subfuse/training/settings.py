@@ -53,6 +53,9 @@ class TrainingSettings(Section):
     )
     time_bins: int = Field(4, ge=2, le=100, description="Discrete time bins for survival.")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Numerical precision.")
+    deterministic: bool = Field(
+        False, description="On a GPU, the same weights and predictions in every run, for more time."
+    )
     logger: Literal["csv", "tensorboard", "mlflow", "wandb"] = Field(
         "csv", description="log.csv is always written; another name adds that tracker."
     )

@@ -5,9 +5,9 @@ import math
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from subfuse.model.baselines.pooling import PatchProjection
+from subfuse.model.fixed_order import average_pool
 from subfuse.model.output import SubspaceFusionOutput, SubspaceHead, one_subspace
 
 _PINV_ITERATIONS = 6
@@ -124,9 +124,7 @@ class NystromBlock(nn.Module):
         self, query: Float[Tensor, "head token dim"], key: Float[Tensor, "head token dim"], value: Tensor
     ) -> Float[Tensor, "head token dim"]:
         n_landmarks = min(self.landmarks, query.shape[1])
-        query_landmarks, key_landmarks = (
-            functional.adaptive_avg_pool1d(part.transpose(1, 2), n_landmarks).transpose(1, 2) for part in (query, key)
-        )
+        query_landmarks, key_landmarks = (average_pool(part, n_landmarks) for part in (query, key))
         to_landmarks = (query @ key_landmarks.transpose(1, 2)).softmax(dim=2)
         among_landmarks = (query_landmarks @ key_landmarks.transpose(1, 2)).softmax(dim=2)
         from_landmarks = (query_landmarks @ key.transpose(1, 2)).softmax(dim=2)
