@@ -61,7 +61,8 @@ def test_find_features(features):
 
 def test_features_of_two_encoders_in_one_folder(features):
     touch(features / "features_uni" / "case-12.h5")
-    with pytest.raises(DataError, match=r"Found 'case-12' as .*Name the folder of one encoder and tiling, such as features_uni, as slides\.features"):
+    remedy = r"Name the folder of one encoder and tiling, such as features_uni, as slides\.features"
+    with pytest.raises(DataError, match=rf"Found 'case-12' as .*{remedy}"):
         find_features(features)
     with pytest.raises(DataError, match=r"Found none\. Check slides\.features"):
         find_features(features / "none")
