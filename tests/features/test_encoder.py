@@ -10,7 +10,8 @@ from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder, encoder_id, 
 
 
 @pytest.mark.parametrize(
-    "name", [OFFLINE_ENCODER, "timm:vit_base_patch16_224.dino", "hf_hub:a/b@v2", "resnet18@/x/y z.pth"]
+    "name",
+    [OFFLINE_ENCODER, "timm:vit_base_patch16_224.dino", "hf_hub:a/b@v2", "resnet18@/x/y z.pth", "/x/y z.pt", "v.2.ts"],
 )
 def test_identifier_is_a_file_name_and_stable(name: str) -> None:
     identifier = encoder_id(name)

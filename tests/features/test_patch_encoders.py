@@ -2,19 +2,23 @@ import itertools
 import platform
 import subprocess
 import sys
+import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from subfuse.errors import ConfigurationError
 from subfuse.features import patch_encoders
 from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder
 from subfuse.features.patch_encoders import load_patch_encoder
+from subfuse.files import sha256_of_file
+from torchscript_files import Colours, Tokens, TwoOutputs, save_scripted
 
 timm = pytest.importorskip("timm")
 
@@ -237,6 +241,71 @@ def test_hub_that_does_not_answer_is_not_reachable(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
 
     assert not patch_encoders.hub_is_reachable()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".ts"])
+def test_torchscript_file_is_an_encoder(suffix: str, tmp_path: Path) -> None:
+    path = save_scripted(Colours(), tmp_path / f"tuned v1{suffix}")
+    images = images_of((5, 224, 224, 3))
+
+    encoder = load_patch_encoder(str(path))
+
+    assert isinstance(encoder, PatchEncoder)
+    assert (encoder.name, encoder.dim, encoder.sha256) == ("tuned-v1", 3, sha256_of_file(path))
+    of_imagenet = (images.mean(axis=(1, 2)) / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    np.testing.assert_allclose(encoder.encode(images), of_imagenet, atol=1e-5)
+    larger = np.repeat(np.repeat(images, 2, axis=1), 2, axis=2)
+    np.testing.assert_allclose(encoder.encode(larger), of_imagenet, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (TwoOutputs(), "2 outputs"),
+        (Tokens(), r"an array \(1, 3, 50176\) of 1 image\. Save a network that returns \(batch, feature\) alone"),
+        (nn.Linear(5, 2), r"an error \(RuntimeError: .*shapes cannot be multiplied"),
+    ],
+)
+def test_torchscript_that_returns_no_vector_per_image_is_an_error(
+    network: nn.Module, message: str, tmp_path: Path
+) -> None:
+    path = save_scripted(network, tmp_path / "net.pt")
+
+    with pytest.raises(
+        ConfigurationError, match=rf"net\.pt: one vector per image of 3 x 224 x 224 is required\. Found {message}"
+    ) as error:
+        load_patch_encoder(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_torchscript_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(Colours().state_dict(), tmp_path / "weights.pt")
+    with warnings.catch_warnings(action="ignore"):
+        torch.save(nn.Conv2d(3, 4, 2), tmp_path / "pickled.pt")
+    torch.save(Colours().state_dict(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("opened"))
+
+    for name, found in [
+        ("weights.pt", r"what torch.save writes, weights without their network.*NAME@FILE"),
+        ("pickled.pt", r"what torch.save writes.*a pickle of it"),
+        ("old.pt", "something else"),
+        ("absent.ts", r"no file; correct the path"),
+    ]:
+        with pytest.raises(ConfigurationError, match=rf"{name}: a TorchScript file is required.*Found {found}"):
+            load_patch_encoder(str(tmp_path / name))
+
+
+def test_damaged_torchscript_is_one_line(tmp_path: Path) -> None:
+    path = save_scripted(Colours(), tmp_path / "net.pt")
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, b"def" if name.endswith(".py") else content)
+
+    with pytest.raises(ConfigurationError, match=r"net\.pt: a TorchScript file is required.*cannot be read") as error:
+        load_patch_encoder(str(path))
+    assert "\n" not in str(error.value)
 
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,9 +25,11 @@ from subfuse import execution
 from subfuse.cohort.cohort import read_cohort
 from subfuse.errors import ConfigurationError, DataError
 from subfuse.features.store import read_features
+from subfuse.files import sha256_of_file
 from subfuse.preparation import prepare as preparation
 from subfuse.preparation.prepare import prepare
 from subfuse.slides.review import QUALITY_COLUMNS
+from torchscript_files import Colours, save_scripted
 
 pytestmark = pytest.mark.walk
 
@@ -247,6 +249,24 @@ def test_an_existing_dask_cluster_prepares_the_slides(cohort: Path, tmp_path: Pa
     assert len(done.slides) == N_SLIDES
     for path in done.slides["features"]:
         assert read_features(tmp_path / "prepared" / path).features.shape == (3, 1280)
+
+
+def test_a_torchscript_file_encodes_the_slides(cohort: Path, tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    script = save_scripted(Colours(), tmp_path / "mine.pt")
+
+    prepare(cohort, tmp_path / "prepared", encoder=str(script), device="cpu")
+
+    found = read_cohort(tmp_path / "prepared")
+    assert (found.encoder, found.encoder_sha256, found.patch_dim) == ("mine", sha256_of_file(script), 3)
+    first = next(tmp_path.glob("prepared/wsi/*/features_mine/slide 0.h5"))
+    with Image.open(tmp_path / "Präparate 1" / "slide 0" / "0.png") as image:
+        colours = np.asarray(image).mean(axis=(0, 1)) / 255
+    of_imagenet = (colours - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    np.testing.assert_allclose(read_features(first).features[0], of_imagenet, atol=0.02)
+    with pytest.raises(ConfigurationError, match=r"other\.pt: a TorchScript file is required.*Found no file"):
+        prepare(cohort, tmp_path / "again", encoder=str(tmp_path / "other.pt"), device="cpu")
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_moved_cohort_with_corrected_labels_keeps_its_features(

@@ -61,6 +61,7 @@ def test_weights_on_disk_and_outlines_are_named_without_their_place():
     prepared = {"requested_encoder": "resnet18@/home/me/v2.pth", "tissue": ["geojson:/home/me/outlines", "otsu"]}
     found = _prepared({**prepared, "sources": "/home/me", "stain": None})
     assert found == {"requested_encoder": "resnet18@v2.pth", "tissue": ["geojson:outlines", "otsu"]}
+    assert _prepared({"requested_encoder": "/home/me/mine.ts"}) == {"requested_encoder": "mine.ts"}
 
 
 def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(shared, tmp_path, capsys):

@@ -191,7 +191,7 @@ def _add_prepare(parser: ArgumentParser) -> None:
         "--encoder",
         type=str,
         default=OFFLINE_ENCODER,
-        help="Encoder: offline default, timm name, or one of `subfuse encoders`.",
+        help="Encoder: offline default, timm name, TorchScript file, or one of `subfuse encoders`.",
     )
     add_device(parser)
     parser.add_argument(

@@ -83,8 +83,8 @@ def _encoders(arguments: Namespace) -> None:
     if not cards:
         print("Found none: pip install 'subfuse[wsi]'.")
     print(
-        f"Beside them: {OFFLINE_ENCODER}, which works offline; names of timm; hf_hub:OWNER/MODEL; NAME@FILE. Gated: "
-        "agree to the terms on the page of the model, and set HF_TOKEN."
+        f"Beside them: {OFFLINE_ENCODER}, which works offline; names of timm; hf_hub:OWNER/MODEL; NAME@FILE; "
+        "TorchScript files (.pt, .ts). Gated: agree to the terms on the page of the model, and set HF_TOKEN."
     )
 
 

@@ -21,6 +21,7 @@ _SYNONYMS = {  # letters and digits of a name -> of TRIDENT's
     "phikon2": "phikonv2",
 }
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+_SCRIPT_SUFFIXES = (".pt", ".ts")
 
 
 class _Encoder(Protocol):
@@ -85,9 +86,15 @@ def encoder_id(name: str) -> str:
     Example:
         >>> encoder_id("timm:resnet50.a1_in1k"), encoder_id("hf_hub:owner/uni"), encoder_id("resnet18@/data/v2.pth")
         ('resnet50.a1_in1k', 'hf_hub-owner-uni', 'resnet18@v2')
+        >>> encoder_id("/data/mine.pt")
+        'mine'
     """
     architecture, weights = split_name(name)
-    identifier = architecture if weights is None else f"{architecture}@{weights.stem}"
+    script = script_file(name)
+    if script is not None:
+        identifier = script.stem
+    else:
+        identifier = architecture if weights is None else f"{architecture}@{weights.stem}"
     return re.sub(r"[^\w.@+-]+", "-", identifier)
 
 
@@ -112,3 +119,13 @@ def split_name(name: str) -> tuple[str, Path | None]:
     if Path(weights).suffix in _WEIGHT_SUFFIXES:
         return architecture, Path(weights)
     return name.removeprefix("timm:"), None  # a revision after @ belongs to the hub's name
+
+
+def script_file(name: str) -> Path | None:
+    """Returns the TorchScript file that a name is; None for every other name, weights on disk (`NAME@FILE`) included.
+
+    Example:
+        >>> script_file("mine.pt") == Path("mine.pt"), script_file("resnet18@mine.pt"), script_file("uni2")
+        (True, None, None)
+    """
+    return Path(name) if "@" not in name and Path(name).suffix in _SCRIPT_SUFFIXES else None

@@ -4,6 +4,8 @@ import ctypes
 import difflib
 import itertools
 import sys
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,24 +18,30 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from subfuse.errors import ConfigurationError, preview
-from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder, encoder_id, split_name
+from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder, encoder_id, script_file, split_name
 from subfuse.features.hub_encoders import hub_access, hub_arguments, hub_is_reachable, pooled, sha256_of_weights
 from subfuse.features.registered.cards import EncoderCard, encoder_cards
 from subfuse.features.registered.patch_encoders import load_registered
+from subfuse.files import sha256_of_file
 
 _CPU_BATCH = 4  # small batches stay in the cache: up to half as much again per second as 64
 _ACCELERATOR_BATCH = 128
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _KEPT_BYTES, _LARGEST_MMAP_THRESHOLD = 2**30, 2**25
+_SCRIPT_INPUT = {  # of TorchScript files, which do not say: as most encoders of pathology are given
+    "input_size": (3, 224, 224),
+    "interpolation": "bicubic",
+    "mean": (0.485, 0.456, 0.406),  # of ImageNet
+    "std": (0.229, 0.224, 0.225),
+}
 
 
-class TimmEncoder:
-    """A timm model without its classifier. Images are resized to the model's input whole, never cropped."""
+class _Network:
+    """A frozen network. Images are resized to its input whole, never cropped."""
 
-    def __init__(self, name: str, model: nn.Module, *, sha256: str, device: str | torch.device = "cpu") -> None:
-        from timm.data import resolve_model_data_config
-
-        data = resolve_model_data_config(model)
+    def __init__(
+        self, name: str, model: nn.Module, data: Mapping[str, Any], *, sha256: str, device: str | torch.device = "cpu"
+    ) -> None:
         self.name = name
         self.sha256 = sha256
         self._device = torch.device(device)
@@ -42,7 +50,7 @@ class TimmEncoder:
         self._mean = torch.tensor(data["mean"], device=self._device).reshape(1, 3, 1, 1)
         self._std = torch.tensor(data["std"], device=self._device).reshape(1, 3, 1, 1)
         # channels last: twice as fast for convolutions on a CPU and with tensor cores
-        self._model = model.eval().requires_grad_(False).to(self._device).to(memory_format=torch.channels_last)
+        self._model = model.eval().to(self._device).to(memory_format=torch.channels_last)
         self._batch = _CPU_BATCH if self._device.type == "cpu" else _ACCELERATOR_BATCH
         if self._device.type == "cpu":
             _keep_freed_memory()
@@ -58,7 +66,7 @@ class TimmEncoder:
             return torch.cat(parts).float().cpu().numpy()
 
     def _features(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch feature"]:
-        return pooled(self._model(pixels), n_prefix=getattr(self._model, "num_prefix_tokens", 0))
+        raise NotImplementedError
 
     def _preprocessed(self, images: UInt8[Tensor, "batch height width 3"]) -> Float[Tensor, "batch 3 height2 width2"]:
         """Resized with antialiasing and normalised; the permuted view is channels last already."""
@@ -70,19 +78,59 @@ class TimmEncoder:
         return (pixels.float().clamp(0, 255) / 255 - self._mean) / self._std
 
 
+class TimmEncoder(_Network):
+    """A timm model without its classifier."""
+
+    def __init__(self, name: str, model: nn.Module, *, sha256: str, device: str | torch.device = "cpu") -> None:
+        from timm.data import resolve_model_data_config
+
+        super().__init__(
+            name, model.requires_grad_(False), resolve_model_data_config(model), sha256=sha256, device=device
+        )
+
+    def _features(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch feature"]:
+        return pooled(self._model(pixels), n_prefix=getattr(self._model, "num_prefix_tokens", 0))
+
+
+class TorchScriptEncoder(_Network):
+    """A network in a TorchScript file: images of 224 px, normalised as of ImageNet, in; one vector per image out."""
+
+    def __init__(self, path: Path, *, device: str | torch.device = "cpu") -> None:
+        self._required = f"TorchScript encoder {path}: one vector per image of 3 x 224 x 224 is required."
+        model, sha256 = _scripted(path), sha256_of_file(path)
+        try:
+            super().__init__(encoder_id(str(path)), model, _SCRIPT_INPUT, sha256=sha256, device=device)
+        except RuntimeError as error:  # its last line says what went wrong, those before where in its code
+            reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
+            raise ConfigurationError(f"{self._required} Found an error ({reason}). Save a network of them.") from error
+
+    def _features(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch feature"]:
+        found = self._model(pixels)
+        if not isinstance(found, Tensor):
+            wrong = f"{len(found)} outputs" if isinstance(found, (tuple, list, dict)) else f"a {type(found).__name__}"
+        elif found.ndim != 2 or len(found) != len(pixels):
+            wrong = f"an array {tuple(found.shape)} of {len(pixels)} image{'s' * (len(pixels) > 1)}"
+        else:
+            return found
+        raise ConfigurationError(f"{self._required} Found {wrong}. Save a network that returns (batch, feature) alone.")
+
+
 def load_patch_encoder(name: str, *, device: str | torch.device = "cpu") -> PatchEncoder:
     """Loads a frozen encoder by name.
 
     Args:
         name: `efficientnet-lite0` (works without a network); a timm name with pretrained weights, with or without
             `timm:` before it; `hf_hub:<owner>/<model>`, see `hub_arguments`; `<timm name>@<file>` for weights on
-            disk (.safetensors, .pth, .pt, .bin); or a name of lazyslide-models, see `encoder_cards`.
+            disk (.safetensors, .pth, .pt, .bin); a TorchScript file (.pt, .ts); or a name of lazyslide-models, see
+            `encoder_cards`.
         device: Where the model runs.
 
     Raises:
         ConfigurationError: The name is unknown, an extra is missing, the hub cannot be reached and the weights are not
-            cached, or the weights do not fit the model.
+            cached, the weights do not fit the model, or a file holds no network that returns one vector per image.
     """
+    if (script := script_file(name)) is not None:
+        return TorchScriptEncoder(script, device=device)
     create_model = _timm().create_model
     architecture, weights = split_name(name)
     if weights is None and (card := _card(name)) is not None:
@@ -227,6 +275,30 @@ def _weights_on_disk(path: Path) -> Mapping[str, Tensor]:
             f"({str(error).strip().partition(chr(10))[0]}). Save model.state_dict() as .safetensors."
         ) from error
     return stored.get("state_dict", stored)
+
+
+def _scripted(path: Path) -> nn.Module:
+    """The network of a TorchScript archive. Nothing else is opened: what torch.save writes may run code."""
+    required = f"Patch encoder {path}: a TorchScript file is required, as scripted.save() writes it."
+    if not path.is_file():
+        raise ConfigurationError(f"{required} Found no file; correct the path.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = {part.partition("/")[2] for part in archive.namelist()}
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ConfigurationError(f"{required} Found something else ({error}). Save it again.") from error
+    if "constants.pkl" not in parts or not any(part.startswith("code/") for part in parts):
+        raise ConfigurationError(
+            f"{required} Found what torch.save writes, weights without their network or a pickle of it. Script or "
+            "trace the model, or give weights as NAME@FILE."
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"`torch\.jit\.load` is deprecated", FutureWarning)
+            return torch.jit.load(path, map_location="cpu")
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigurationError(f"{required} Found one that cannot be read ({reason}). Save it again.") from error
 
 
 def _load_strictly(model: Any, weights: Mapping[str, Tensor], *, source: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from subfuse import __version__
 from subfuse.errors import ConfigurationError, preview
-from subfuse.features.encoder import split_name
+from subfuse.features.encoder import script_file, split_name
 from subfuse.files import holds_files, require_place, write_json, write_text
 from subfuse.report.run_files import read_run
 from subfuse.run_folder.job import Job
@@ -113,9 +113,12 @@ def _write_job(run: Run, job: Job, folder: Path) -> None:
 def _prepared(prepared: Mapping[str, Any]) -> dict[str, Any]:
     """Returns how slides became patches; files of weights and outlines of tissue without their place."""
     found = {name: prepared[name] for name in _OF_PATCHES if prepared.get(name) is not None}
-    architecture, weights = split_name(str(found.get("requested_encoder", "")))
+    requested = str(found.get("requested_encoder", ""))
+    architecture, weights = split_name(requested)
     if weights is not None:
         found["requested_encoder"] = f"{architecture}@{weights.name}"
+    elif (script := script_file(requested)) is not None:
+        found["requested_encoder"] = script.name
     if "tissue" in found:
         rules = [str(rule) for rule in found["tissue"]]
         found["tissue"] = [rule if folder_of_outlines(rule) is None else _OUTLINES for rule in rules]
