@@ -39,6 +39,12 @@ def test_without_a_record_the_pixel_size_is_asked_for(job):
     assert read(patches(job, "B"), mpp=0.25)[0].level0_mpp == 0.25
 
 
+def test_a_slide_of_which_the_job_has_no_record_is_told_with_the_nearest(job):
+    next((job / "wsi_states").glob("A.1__*.json")).rename(job / "wsi_states" / "OTHER-A.1__00.json")
+    with pytest.raises(DataError, match=r"wsi_states has no record of slide A\.1 \(nearest: OTHER-A\.1\)\. Declare"):
+        read(patches(job, "A.1"))
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [

@@ -70,6 +70,16 @@ def test_tissue_is_what_has_its_class_or_none_and_overlapping_polygons_count_onc
     assert found.notes == ("outlines of other classes than Tissue and Pen are left out: Necrosis (1)",)
 
 
+def test_pen_that_is_drawn_into_tissue_is_no_tissue(tmp_path: Path) -> None:
+    outer, inner = shapely.box(0, 0, 100, 50), shapely.box(10, 10, 30, 40)
+    path = write(tmp_path / "s.geojson", annotation(outer, "Tissue"), annotation(inner, "Pen"))
+    found = read_outlines(path, bounds_corner=(0, 0), size=SIZE)
+    assert (found.outline.area, found.pen.area, found.pen_share) == (5000 - 600, 600, 600 / 5000)
+    path = write(tmp_path / "t.geojson", annotation(inner, "Tissue"), annotation(outer, "Pen"))
+    with pytest.raises(DataError, match="Found none outside class Pen"):
+        read_outlines(path, bounds_corner=(0, 0), size=SIZE)
+
+
 def test_classes_in_another_case_are_meant_unless_both_spellings_are_there(tmp_path: Path) -> None:
     usual = write(tmp_path / "u.geojson", annotation(TISSUE, "Tissue"), annotation(PEN, "Pen"))
     lower = write(tmp_path / "s.geojson", annotation(TISSUE, "tissue"), annotation(PEN, "PEN"))

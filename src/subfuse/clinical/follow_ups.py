@@ -133,10 +133,9 @@ def _require_column(table: pd.DataFrame, place: str, column: str) -> None:
             "column of the table under another name too, and name that."
         )
     if column not in table:
-        others = [str(name) for name in table if name not in _NOT_FURTHER]
+        others = preview([str(name) for name in table if name not in _NOT_FURTHER], limit=12) or "none"
         raise ConfigurationError(
-            f"{place}: {column!r} is not a column of the patients. They have {preview(others, limit=12)}. Add it to "
-            "patients.columns."
+            f"{place}: {column!r} is not a column of the patients. They have {others}. Add it to patients.columns."
         )
 
 

@@ -18,6 +18,8 @@ _SYNONYMS = {  # letters and digits of a name -> of TRIDENT's
     "conch": "conchv1",
     "conch15": "conchv15",
     "provgigapath": "gigapath",
+    "virchowfull": "virchow",
+    "chiefctranspath": "chief",
     "phikon2": "phikonv2",
 }
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")

@@ -1,7 +1,7 @@
 """A table of slide-level features: one row per slide, one numeric column per feature.
 
-STAMP keeps the vectors of a cohort's slides in one HDF5 file, `<encoder>-slide-<hash>.h5`, an array for each slide
-under its name; the attribute `encoder` says what made them. It is read as such a table.
+STAMP before 2.5 kept the vectors of a cohort's slides in one HDF5 file, `<encoder>-slide-<hash>.h5`, an array for each
+slide under its name; the attribute `encoder` says what made them. It is read as such a table.
 Source: https://github.com/KatherLab/STAMP, `stamp/encoding/encoder`.
 """
 

@@ -20,7 +20,7 @@ from subfuse.features.patch_spacing import NO_PATCH_SIZE, spacing
 from subfuse.features.store import UNKNOWN_ENCODER
 from subfuse.features.stored.content import CONTENT_HASH, require_content
 from subfuse.features.stored.in_place import ROWS, read_in_place
-from subfuse.features.trident_job import recorded_mpp
+from subfuse.features.trident_job import recorded_mpp, unrecorded
 from subfuse.slides.file_names import slide_id_of
 from subfuse.slides.tissue import MPP_PLACE, disagreement, require_plausible_mpp, square_pixel
 
@@ -127,9 +127,8 @@ def _pixel_size(attributes: Attributes, declared: float | None, path: Path) -> t
     if mpp is None:
         found, level0 = preview(attributes.names(), limit=12), attributes.number("level0_magnification")
         about = f" ({level0:g}x is about {10 / level0:.3g} µm)" if level0 else ""
-        raise unknown_mpp(
-            path, f"only the attributes {found}; magnification is nominal{about}" if found else "no attributes"
-        )
+        told = f"only the attributes {found}; magnification is nominal{about}" if found else "no attributes"
+        raise unknown_mpp(path, f"{told}{unrecorded(path)}")
     require_plausible_mpp(mpp, path)
     magnification = attributes.number("level0_magnification")
     notes = disagreement(declared=declared, recorded=recorded)

@@ -1,10 +1,12 @@
 """What a TRIDENT job folder says of its slides beside their features: one file of `wsi_states` for each slide."""
 
+import difflib
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from subfuse.errors import DataError
+from subfuse.errors import DataError, preview
 from subfuse.slides.file_names import slide_id_of
 from subfuse.tables import read_json
 
@@ -19,12 +21,23 @@ def state_files(features: Path) -> list[Path]:
 
     The file may be called as the slide's: `case.svs.h5`.
     """
+    by_slide = _states_near(features)
+    return by_slide.get(features.stem) or by_slide.get(slide_id_of(features.stem), [])
+
+
+def unrecorded(features: Path) -> str:
+    """Returns what is told of a slide that its job folder has no record of, with the nearest; empty of others."""
+    by_slide, name = _states_near(features), slide_id_of(features.stem)
+    if not by_slide or features.stem in by_slide or name in by_slide:
+        return ""
+    near = difflib.get_close_matches(name, by_slide, n=1, cutoff=0)
+    return f"; {STATES} has no record of slide {name} (nearest: {preview(near)})"
+
+
+def _states_near(features: Path) -> Mapping[str, list[Path]]:
     places = (place / STATES for place in features.parents[:_LEVELS])
     states = next((place for place in places if place.is_dir()), None)
-    if states is None:
-        return []
-    by_slide = _states_by_slide(states, states.stat().st_mtime_ns)
-    return by_slide.get(features.stem) or by_slide.get(slide_id_of(features.stem), [])
+    return {} if states is None else _states_by_slide(states, states.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=1)

@@ -55,7 +55,8 @@ def resolve_covariates(
         available = [name for name in _columns(patients) if name not in outcomes]
         if column not in available:
             raise ConfigurationError(
-                f"covariates: {column!r} must be a column of the patients. They have {preview(available, limit=12)}"
+                f"covariates: {column!r} must be a column of the patients. They have "
+                f"{preview(available, limit=12) or 'none'}"
                 f"{spelt_otherwise([column], available).get(column, '')}. Name one of these, or add it to "
                 "patients.columns."
             )
@@ -109,7 +110,8 @@ def check_strata(
                                      "Name another column.")  # fmt: skip
         if column not in available:
             raise ConfigurationError(
-                f"strata: {column!r} must be a column of the patients. They have {preview(available, limit=12)}"
+                f"strata: {column!r} must be a column of the patients. They have "
+                f"{preview(available, limit=12) or 'none'}"
                 f"{spelt_otherwise([column], available).get(column, '')}. Name one of these, or add it to "
                 "patients.columns."
             )

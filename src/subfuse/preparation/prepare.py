@@ -49,7 +49,7 @@ from subfuse.preparation.slides.feature_survey import (
 )
 from subfuse.preparation.slides.slide import SlideRecord, completed_record, prepare_slide
 from subfuse.preparation.slides.slide_jobs import FinishedSlide, SlideProgress, run_slides
-from subfuse.preparation.slides.slide_vector import encode_imports, is_slide_encoder_of
+from subfuse.preparation.slides.slide_vector import encode_imports, is_slide_encoder_of, require_width
 from subfuse.preparation.slides.stored_tiles import require_tiles
 from subfuse.slides.patch_width import mixed_widths
 from subfuse.slides.review import QUALITY_ONLY, quality_table
@@ -189,7 +189,10 @@ def _slide_encoder(encoder: str, device: str, survey: FeatureSurvey) -> SlideEnc
     if not survey.headers or encoder == OFFLINE_ENCODER or not is_slide_encoder_of(encoder, survey.encoder):
         return None
     loaded = _encoder(encoder, device)
-    return loaded if isinstance(loaded, SlideEncoder) else None
+    if not isinstance(loaded, SlideEncoder):
+        return None
+    require_width(loaded, survey.patch_dim)
+    return loaded
 
 
 def _of_failures(failures: pd.DataFrame) -> Iterator[str]:

@@ -96,7 +96,7 @@ def resolve_tasks(
         if task.column is not None and task.column not in labels:
             raise ConfigurationError(
                 f"tasks.{name}.column: {task.column!r} is not a column of the patients. "
-                f"They have {preview(labels, limit=12)}. Add it to patients.columns."
+                f"They have {preview(labels, limit=12) or 'none'}. Add it to patients.columns."
             )
     return dict(tasks)
 

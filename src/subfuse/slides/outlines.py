@@ -50,15 +50,16 @@ def read_outlines(path: Path, *, bounds_corner: tuple[int, int], size: tuple[int
 
     found = read_qupath(path, bounds_corner=bounds_corner, size=size)
     of_tissue, of_pen = _of_class(_TISSUE, found), _of_class(_PEN, found)
-    outline = shapely.union_all(of_tissue)
+    pen = shapely.union_all(of_pen)
+    outline = shapely.difference(shapely.union_all(of_tissue), pen)
     others = {name: shapes for name, shapes in found.items() if name and name not in _spelt(found).values()}
     if outline.is_empty:
-        told = f", and {preview(sorted(others))}" if others else ""
+        under_pen = f" outside class {_PEN}" if of_tissue else ""
+        told = f"{under_pen}, and {preview(sorted(others))}" if others else under_pen
         raise DataError(
             f"{path}: a polygon of class {_TISSUE}, or of none, is required. Found none{told}. Draw one in QuPath, "
             "or leave the slide out."
         )
-    pen = shapely.union_all(of_pen)
     whole = shapely.union(outline, pen).area
     counts = preview([f"{name} ({len(shapes)})" for name, shapes in sorted(others.items())], limit=10)
     note = f"outlines of other classes than {_TISSUE} and {_PEN} are left out: {counts}"

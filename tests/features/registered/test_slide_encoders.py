@@ -93,6 +93,8 @@ def test_patches_of_another_encoder_or_without_places_are_refused(monkeypatch: p
     encoder.encode(replace(given, encoder="CTransPath"), spacing_px=300)  # another way to write it
     with pytest.raises(DataError, match=r"madeleine reads patches of ctranspath\. Found those of uni_v2"):
         encoder.encode(replace(given, encoder="uni_v2"), spacing_px=300)
+    with pytest.raises(DataError, match=r"reads 4 features of ctranspath\. Found 3"):
+        encoder.encode(replace(given, features=given.features[:, :3]), spacing_px=300)
     with pytest.raises(DataError, match="Found patches without places"):
         encoder.encode(replace(given, has_coordinates=False), spacing_px=300)
 

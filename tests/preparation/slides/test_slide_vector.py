@@ -162,3 +162,16 @@ def test_features_of_another_encoder_do_not_become_vectors(tmp_path: Path, encod
         prepare(path, tmp_path / "prepared", encoder="madeleine")
     assert found in str(refused.value)
     assert not (tmp_path / "prepared").exists()
+
+
+def test_features_of_another_width_are_refused_before_any_is_imported(tmp_path: Path) -> None:
+    path = cohort_of_features(tmp_path)
+    for name in (tmp_path / "features").glob("*.h5"):
+        with h5py.File(name, "r+") as file:
+            kept, attributes = file["features"][:, :3], dict(file["features"].attrs)
+            del file["features"]
+            file["features"] = kept
+            file["features"].attrs.update(attributes)
+    with pytest.raises(ConfigurationError, match=r"madeleine reads 4 features .*Found 3 features"):
+        prepare(path, tmp_path / "prepared", encoder="madeleine")
+    assert not (tmp_path / "prepared").exists()

@@ -39,12 +39,18 @@ class RegisteredSlideEncoder:
             spacing_px: Distance of neighbouring patches in level-0 pixels.
 
         Raises:
-            DataError: The patches are of another encoder or have no places, or the vector is not finite.
+            DataError: The patches are of another encoder, have another number of features or no places, or the vector
+                is not finite.
         """
         if not is_same_encoder(slide.encoder, self.patches.name):
             raise DataError(
                 f"Slide encoder {self.name} reads patches of {self.patches.name}. Found those of {slide.encoder}. "
                 f"Extract them with {self.patches.name}, or choose another slide encoder."
+            )
+        if slide.features.shape[1] != self.patches.dim:
+            raise DataError(
+                f"Slide encoder {self.name} reads {self.patches.dim} features of {self.patches.name}. Found "
+                f"{slide.features.shape[1]}: a part of them, or of another version. Extract all of them."
             )
         if not slide.has_coordinates:
             raise DataError(f"Slide encoder {self.name} needs to know where patches lie. Found patches without places.")

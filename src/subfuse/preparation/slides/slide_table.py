@@ -237,8 +237,8 @@ def _but(slide_id: str, patient_ids: Collection[str]) -> str:
 
 
 def _few_found(path: Path, listed: int, found: int, left_out: pd.DataFrame) -> tuple[str, ...]:
-    """Returns a warning where fewer than half of the slides that are listed for the cohort's patients are there."""
-    if not found or 2 * found >= listed:
+    """Returns a warning where at most half of the slides that are listed for the cohort's patients are there."""
+    if not found or 2 * found > listed:
         return ()
     absent = left_out[~left_out["reason"].str.contains("is not in the cohort|begins with no patient", regex=True)]
     return (f"{path}: only {found} of {listed} slides of the cohort's patients are found. {example_of(absent)}",)

@@ -92,6 +92,20 @@ def is_slide_encoder_of(name: str, encoder_of_patches: str) -> bool:
     )
 
 
+def require_width(encoder: SlideEncoder, n_features: int | None) -> None:
+    """Refuses ready features of patches that are fewer or more than a slide encoder reads, before any is imported.
+
+    Raises:
+        ConfigurationError: Names both numbers.
+    """
+    if n_features not in (None, encoder.patches.dim):
+        raise ConfigurationError(
+            f"--encoder {encoder.name} reads {encoder.patches.dim} features of {encoder.patches.name}. Found "
+            f"{n_features} features a patch: a part of them (its class token alone), or of another version. Extract "
+            "all of them, or leave out --encoder."
+        )
+
+
 def encode_imports(
     records: Sequence[FeatureRecord], prepared: Path, encoder: SlideEncoder, *, progress: Progress | None = None
 ) -> tuple[list[FeatureRecord], pd.DataFrame]:
