@@ -1,6 +1,7 @@
 """What a patch encoder is and how it is named; encoders that can be loaded stand in `patch_encoders`."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,6 +10,7 @@ from jaxtyping import Float32, UInt8
 
 from subfuse.slides.tissue import Tiling
 
+BATCH = 128  # patches that are encoded at once, at most
 OFFLINE_ENCODER = "efficientnet-lite0"  # ImageNet weights from the package index: proves plumbing, not pathology
 
 _SYNONYMS = {  # letters and digits of a name -> of TRIDENT's
@@ -46,6 +48,16 @@ class PatchEncoder(_Encoder, Protocol):
 
     def encode(self, images: UInt8[np.ndarray, "batch height width 3"]) -> Float32[np.ndarray, "batch feature"]:
         """Returns one row of features per RGB image."""
+
+
+@runtime_checkable
+class QueueingEncoder(PatchEncoder, Protocol):
+    """An encoder that can be given the next images before the features of the last ones are there."""
+
+    def queue(
+        self, images: UInt8[np.ndarray, "batch height width 3"]
+    ) -> Callable[[], Float32[np.ndarray, "batch feature"]]:
+        """Begins to encode, and returns what waits for the features."""
 
 
 _TILINGS = {  # of names in lazyslide-models whose authors cut otherwise than `Tiling()`

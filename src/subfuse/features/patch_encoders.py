@@ -6,7 +6,7 @@ import itertools
 import sys
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,13 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from subfuse.errors import ConfigurationError, preview
-from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder, encoder_id, script_file, split_name
+from subfuse.features.encoder import BATCH, OFFLINE_ENCODER, PatchEncoder, encoder_id, script_file, split_name
 from subfuse.features.hub_encoders import hub_access, hub_arguments, hub_is_reachable, pooled, sha256_of_weights
 from subfuse.features.registered.cards import EncoderCard, encoder_cards
 from subfuse.features.registered.patch_encoders import load_registered
 from subfuse.files import sha256_of_file
 
 _CPU_BATCH = 4  # small batches stay in the cache: up to half as much again per second as 64
-_ACCELERATOR_BATCH = 128
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _KEPT_BYTES, _LARGEST_MMAP_THRESHOLD = 2**30, 2**25
 _SCRIPT_INPUT = {  # of TorchScript files, which do not say: as most encoders of pathology are given
@@ -51,19 +50,35 @@ class _Network:
         self._std = torch.tensor(data["std"], device=self._device).reshape(1, 3, 1, 1)
         # channels last: twice as fast for convolutions on a CPU and with tensor cores
         self._model = model.eval().to(self._device).to(memory_format=torch.channels_last)
-        self._batch = _CPU_BATCH if self._device.type == "cpu" else _ACCELERATOR_BATCH
+        self._batch = _CPU_BATCH if self._device.type == "cpu" else BATCH
         if self._device.type == "cpu":
             _keep_freed_memory()
         self.dim = self.encode(np.zeros((1, *self._size, 3), np.uint8)).shape[1]
 
     def encode(self, images: UInt8[np.ndarray, "batch height width 3"]) -> Float32[np.ndarray, "batch feature"]:
         """Returns pooled features. Rows do not depend on their neighbours; float16 arithmetic on CUDA devices."""
-        with torch.inference_mode(), torch.autocast("cuda", torch.float16, enabled=self._device.type == "cuda"):
-            parts = [
-                self._features(self._preprocessed(torch.from_numpy(images[start : start + self._batch])))
-                for start in range(0, len(images), self._batch)
-            ]
-            return torch.cat(parts).float().cpu().numpy()
+        return self.queue(images)()
+
+    def queue(
+        self, images: UInt8[np.ndarray, "batch height width 3"]
+    ) -> Callable[[], Float32[np.ndarray, "batch feature"]]:
+        """Begins to encode, and returns what waits for the features; a CUDA device meanwhile takes the next images."""
+        pixels, on_cuda = torch.from_numpy(images), self._device.type == "cuda"
+        if on_cuda:
+            pixels = pixels.pin_memory()  # else the copy to the device would wait for it
+        with torch.inference_mode(), torch.autocast("cuda", torch.float16, enabled=on_cuda):
+            parts = [self._features(self._preprocessed(part)) for part in pixels.split(self._batch)]
+            features = torch.cat(parts).float().to("cpu", non_blocking=on_cuda)
+        if not on_cuda:
+            return features.numpy
+        copied = torch.cuda.Event()
+        copied.record(torch.cuda.current_stream(self._device))
+
+        def waited() -> Float32[np.ndarray, "batch feature"]:
+            copied.synchronize()
+            return features.numpy()
+
+        return waited
 
     def _features(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch feature"]:
         raise NotImplementedError

@@ -156,16 +156,6 @@ def test_patches_do_not_overlap_and_lie_inside(slide: SlideSource, tmp_path: Pat
     assert (boxes[:, 2:] <= (1700, 1300)).all()
 
 
-def test_the_encoder_starts_early_and_then_gets_more(tmp_path: Path) -> None:
-    image = draw(800, 600, (0, 0, 800, 600))
-    source = SlideSource("s", "p", write_slide(tmp_path / "s.tiff", image, mpp=0.5))
-    seen: list[int] = []
-    tiling = Tiling(tile_px=50)
-    prepare_slide(source, ColourEncoder(), tiling, tmp_path / "wsi", progress=lambda done, _: seen.append(done))
-
-    assert np.diff(seen, prepend=0).tolist() == [16, 32, 64, 64, 16, 0]
-
-
 def test_overlapping_patches_stand_closer(slide: SlideSource, tmp_path: Path) -> None:
     record = prepare_slide(slide, ColourEncoder(), Tiling(overlap_px=128), tmp_path / "wsi")
 

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float32, UInt8
 
 from subfuse.errors import ConfigurationError
-from subfuse.features.encoder import encoder_id
+from subfuse.features.encoder import BATCH, encoder_id
 from subfuse.features.hub_encoders import hub_access, hub_is_reachable, sha256_of_weights
 from subfuse.features.registered.cards import EncoderCard, encoder_class
 
-_CPU_BATCH, _ACCELERATOR_BATCH = 8, 64
+_CPU_BATCH = 8
 
 
 class RegisteredPatchEncoder:
@@ -26,7 +26,7 @@ class RegisteredPatchEncoder:
         self._device = torch.device(device)
         self._transform = model.get_transform()
         self._model = model.to(self._device)
-        self._batch = _CPU_BATCH if self._device.type == "cpu" else _ACCELERATOR_BATCH
+        self._batch = _CPU_BATCH if self._device.type == "cpu" else BATCH
         self.dim = self.encode(np.zeros((1, 224, 224, 3), np.uint8)).shape[1]
 
     def encode(self, images: UInt8[np.ndarray, "batch height width 3"]) -> Float32[np.ndarray, "batch feature"]:

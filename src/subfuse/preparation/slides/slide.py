@@ -1,39 +1,30 @@
 """Slides: open them, find tissue, cut patches at a physical resolution and store their features."""
 
 import json
-import math
-import os
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float16, Int32
 
 from subfuse.errors import DataError
 from subfuse.features.encoder import PatchEncoder, SlideEncoder, encoder_id
 from subfuse.features.store import SlideFeatures, patch_um, read_attributes, read_matching, write_features
 from subfuse.identifiers import NAME_RULE, is_plain_name
+from subfuse.preparation.slides.encoding import encoded_patches
 from subfuse.preparation.slides.slide_content import is_same_slide, slide_sha256
 from subfuse.preparation.slides.slide_vector import write_vector
 from subfuse.preparation.slides.stored_tiles import PICTURES, stored_tiles
 from subfuse.slides.opening import OpenedSlide, opened_slide
 from subfuse.slides.outlines import outline_file, outlines_sha256, write_outlines
-from subfuse.slides.review import quality_warnings, sharpness, write_pictures
+from subfuse.slides.review import quality_warnings, write_pictures
 from subfuse.slides.source import SlideSource
 from subfuse.slides.stain import fit_stain, recorded_stain
-from subfuse.slides.tissue import MPP_PLACE, Patch, Tiling
+from subfuse.slides.tissue import MPP_PLACE, Tiling
 from subfuse.slides.tissue_rule import folder_of_outlines, recorded_rule
 
-_FIRST_BATCH, _BATCH = 16, 64  # patches handed to the encoder at once: it starts early, then gets more
 _STAIN_SAMPLE = 32  # patches, at least, over which the stain of a slide is estimated
-_READ_AHEAD = 3 * _BATCH  # patches read before the encoder asks for them
-
-_Measured = tuple[Patch, float]  # a patch and its sharpness
 
 
 @dataclass(frozen=True)
@@ -128,7 +119,14 @@ def prepare_slide(
     outlines = folder / "contours_geojson" / f"{source.slide_id}.geojson"
     with opened_slide(source, tiling, device=device) as slide:
         parts = slide.parts() if tiles is None else [(int(x), int(y)) for x, y in tiles.coords]
-        coords, features, sharp = _encoded(slide, parts, encoder, _normaliser(slide, parts, source), progress)
+        coords, features, sharp = encoded_patches(
+            slide.read,
+            parts,
+            encoder,
+            patches_per_part=slide.patches_per_part,
+            normalise=_normaliser(slide, parts, source),
+            progress=progress,
+        )
         if tiles is not None:
             tiles.copy_pictures(folder, source.slide_id)
             facts: dict[str, str | int | float] = dict(tiles.facts)
@@ -212,32 +210,6 @@ def _require_patches(coords: np.ndarray, slide: OpenedSlide, source: SlideSource
         )
 
 
-def _encoded(
-    slide: OpenedSlide,
-    parts: Sequence[Any],
-    encoder: PatchEncoder,
-    normalise: Callable[[np.ndarray], np.ndarray] | None,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[Int32[np.ndarray, "patch 2"], Float16[np.ndarray, "patch feature"], float]:
-    """Corners, features and median sharpness of all patches. Threads read ahead, so the encoder does not wait."""
-    expected = len(parts) * slide.patches_per_part
-    corners: list[tuple[int, int]] = []
-    rows: list[np.ndarray] = []
-    sharp: list[float] = []
-    read = partial(_read_measured, slide.read, normalise)
-    for batch in _batches(_read_ahead(read, parts, window=_READ_AHEAD // slide.patches_per_part)):
-        corners.extend((patch.x, patch.y) for patch, _ in batch)
-        sharp.extend(value for _, value in batch)
-        with np.errstate(over="ignore"):  # values beyond float16 are reported when they are written
-            rows.append(encoder.encode(np.stack([patch.image for patch, _ in batch])).astype(np.float16))
-        if progress is not None:
-            progress(len(corners), max(expected, len(corners)))
-    if progress is not None:
-        progress(len(corners), len(corners))
-    features = np.concatenate(rows) if rows else np.empty((0, encoder.dim), np.float16)
-    return np.array(corners, np.int32).reshape(-1, 2), features, float(np.median(sharp)) if sharp else math.nan
-
-
 def _normaliser(
     slide: OpenedSlide, parts: Sequence[Any], source: SlideSource
 ) -> Callable[[np.ndarray], np.ndarray] | None:
@@ -247,48 +219,6 @@ def _normaliser(
     sample = parts[:: max(1, len(parts) // _STAIN_SAMPLE)]
     images = [patch.image for part in sample for patch in slide.read(part)]
     return fit_stain(source.stain, images, source.path)
-
-
-def _read_measured(
-    read: Callable[[Any], list[Patch]], normalise: Callable[[np.ndarray], np.ndarray] | None, part: Any
-) -> list[_Measured]:
-    """Patches as they are encoded, with the sharpness that they were scanned with."""
-    patches = [(patch, sharpness(patch.image)) for patch in read(part)]
-    if normalise is None:
-        return patches
-    return [(patch._replace(image=normalise(patch.image)), value) for patch, value in patches]
-
-
-def _batches(parts: Iterator[list[_Measured]]) -> Iterator[list[_Measured]]:
-    waiting: list[_Measured] = []
-    size = _FIRST_BATCH
-    for patches in parts:
-        waiting.extend(patches)
-        while len(waiting) >= size:
-            yield waiting[:size]
-            waiting = waiting[size:]
-            size = min(2 * size, _BATCH)
-    if waiting:
-        yield waiting
-
-
-def _read_ahead(
-    read: Callable[[Any], list[_Measured]], parts: Sequence[Any], *, window: int
-) -> Iterator[list[_Measured]]:
-    """Reads parts in threads and yields them in order, at most `window` ahead of the consumer."""
-    threads = min(8, os.cpu_count() or 1)
-    pending: deque[Future[list[_Measured]]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for part in parts:
-                pending.append(pool.submit(read, part))
-                if len(pending) >= max(window, 2 * threads):
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
 
 
 def _features_path(source: SlideSource, encoder_name: str, tiling: Tiling, out: Path) -> Path:
