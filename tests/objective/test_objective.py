@@ -39,6 +39,23 @@ def test_predictions_are_as_far_from_a_teacher_as_what_they_mean(objective: Obje
     assert torch.equal(hot, objective.distance(student, teacher)) is not bool(objective.classes)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_predictions_change_by_how_much_what_they_mean_differs(name: str):
+    objective = CASES[name][0]
+    before, after = (objective.predict(model_output(objective.n_outputs, seed=seed).logits.detach()) for seed in (0, 1))
+    changed, same = after.change(before), before.change(before)
+    if name == "cox":
+        assert torch.isnan(changed).all()
+        return
+    torch.testing.assert_close(same, torch.zeros(BATCH))
+    torch.testing.assert_close(before.change(after), changed)
+    if before.probabilities is not None and after.probabilities is not None:
+        moved = (after.probabilities - before.probabilities).clamp(min=0).sum(dim=1)
+        torch.testing.assert_close(changed, moved)
+    assert (changed > 0).all()
+    assert (changed <= 1).all() or objective.predicts == "regression"
+
+
 def test_log_hazards_of_single_patients_are_not_taught():
     logits = torch.zeros(BATCH, 1)
     with pytest.raises(ConfigurationError, match=r"needs hazards in time bins .* Found CoxObjective"):

@@ -101,10 +101,11 @@ def test_promises_of_several_models_are_those_of_most_of_them():
             "fold": [0, 1, 2] * 2, "split": "new", "time_days": np.nan, "event": None, "label": None, "risk": np.nan,
             "risk_percentile": np.nan, "p_G2": 0.4, "p_G4": 0.6, "has_slides": True, "has_expression": True,
             "promised_days": [1, 2, 9, 4, np.nan, 4], "in_set_G2": [1, 1, 0, 0, 1, 0],
-            "in_set_G4": [1, 0, 0, 1, np.nan, 1],
+            "in_set_G4": [1, 0, 0, 1, np.nan, 1], "expected_change": [0.1, 0.3, np.nan, *[np.nan] * 3],
         }
     )  # fmt: skip
     table = mean_predictions(predicted).set_index("patient_id")
+    np.testing.assert_allclose(table["expected_change"], [0.2, np.nan])  # of the models that know it
     np.testing.assert_array_equal(table["in_set_G2"], [1, 0])
     np.testing.assert_array_equal(table["in_set_G4"], [0, np.nan])  # one model has too few validation patients
     np.testing.assert_array_equal(table["promised_days"], [2, np.nan])
@@ -286,7 +287,7 @@ def test_the_documented_columns_are_those_of_the_files(run_and_others, tmp_path)
         next((placeholders[kind] for kind in kinds if name.startswith(kind)), name) for t in tables for name in t
     }
     # of tasks with a cause, of models with validation patients, and of regression
-    others = {"competing", "in_set_<class>", "promised_days", "value", "predicted_value"}
+    others = {"competing", "expected_change", "in_set_<class>", "promised_days", "value", "predicted_value"}
     assert written | others == predictions
     assert set(read_table(run.folder / "metrics.csv")) == metrics
     assert set(COMPARISON_COLUMNS) == comparisons

@@ -4,17 +4,22 @@ import json
 import random
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from brief_training import BRIEF, SMALL
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from damage import rounds
+from small_cohort import with_covariates
 from subfuse.cohort.bags import InputStandardiser, PatchStandardiser
+from subfuse.cohort.fold import Fold
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError
 from subfuse.expression.table import ExpressionStandardiser
@@ -23,8 +28,9 @@ from subfuse.objective.classification import ClassificationObjective
 from subfuse.run_folder.names import WEIGHTS
 from subfuse.training import stored_model
 from subfuse.training.fitted_model import FittedModel
+from subfuse.training.fitting import train_fold
 from subfuse.training.models import MODELS, ModelRecipe, is_trivial
-from subfuse.training.settings import ArchitectureSettings
+from subfuse.training.settings import ArchitectureSettings, TrainingPlan
 from subfuse.training.stored_model import BasisDescription, CovariateDescription, load_fitted
 
 GENES = ("A", "B", "C", "D", "E")
@@ -86,6 +92,19 @@ def test_every_model_is_compared_with_its_weights_before_it_is_built(tmp_path, n
     fitted = untrained(name, members=2 if name == "snn" else 1)
     fitted.save(tmp_path)
     assert load_fitted(tmp_path).describe() == fitted.describe()
+
+
+def test_a_model_whose_training_patients_had_no_expression_is_read_again(make_cohort, tmp_path):
+    cohort = with_covariates(make_cohort(12))
+    bare = tuple(replace(patient, expression=None) if i < 8 else patient for i, patient in enumerate(cohort))
+    cohort, names = replace(cohort, patients=bare), [patient.patient_id for patient in cohort]
+    fold = Fold(tuple(names[1:8]), tuple(names[8:10]), tuple(names[10:]))
+    plan = TrainingPlan(training=BRIEF.model_copy(update={"epochs": 1}), architecture=SMALL)
+    fitted = train_fold(cohort, fold, task="grade", model_name="concat", plan=plan)
+    fitted.save(tmp_path)
+    again = load_fitted(tmp_path)
+    assert again.recipe.n_covariates == 2
+    pd.testing.assert_frame_equal(again.predict(cohort.patients), fitted.predict(cohort.patients))
 
 
 @pytest.mark.parametrize(

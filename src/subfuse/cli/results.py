@@ -131,11 +131,13 @@ def _quantity(column: str, *, of_numbers: bool = False) -> str:
         'contribution of tumour to the predicted value'
     """
     from subfuse.evaluation.metrics import duration
-    from subfuse.evaluation.predictions import RECALIBRATED
+    from subfuse.evaluation.predictions import EXPECTED_CHANGE, RECALIBRATED
     from subfuse.training.models import subspace_title
 
     if column.startswith(RECALIBRATED):
         return f"{_quantity(column.removeprefix(RECALIBRATED))}, recalibrated"
+    if column == EXPECTED_CHANGE:
+        return "change to expect with expression"
     kind, _, of = column.partition("_")
     whole = "the predicted value" if of_numbers else "the logit"
     words = {"contribution": f"contribution of {subspace_title(of)} to {whole}", "p": f"probability of {of}"}

@@ -21,6 +21,7 @@ RECALIBRATED = "recalibrated_"  # before the name of the column that is recalibr
 SPREAD = "spread_"  # before the name of the column in which networks differ
 IN_SET = "in_set_"  # before the name of a class: 1 where it is in the promised set
 PROMISED_DAYS = "promised_days"  # column: the day to which a patient is promised to live
+EXPECTED_CHANGE = "expected_change"  # column: how much expression, which a patient lacks, would change a prediction
 UNLIKE = "unlike"  # column: by which inputs a patient is unlike those of training
 COMPETING = "competing"  # column: whether an event of another cause ended the follow-up; of tasks with a cause alone
 _TINY = 1e-7  # the least probability of which a logarithm is taken

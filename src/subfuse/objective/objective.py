@@ -39,6 +39,21 @@ class Prediction:
     value: Float[Tensor, " batch"] | None = None  # of regression, in the unit of what was measured
     survival: Float[Tensor, "batch day"] | None = None  # probability of no event before each of `survival_days`
 
+    def change(self, other: "Prediction") -> Float[Tensor, " batch"]:
+        """Returns how far another prediction of the same patients is.
+
+        Of classes the probability that is moved from some to others, 0 to 1; of survival the mean difference over its
+        days, 0 to 1; of a number the distance in its unit. NaN of a risk alone, whose size has no meaning.
+        """
+        if self.probabilities is not None and other.probabilities is not None:
+            return (self.probabilities - other.probabilities).abs().sum(dim=1) / 2
+        if self.value is not None and other.value is not None:
+            return (self.value - other.value).abs()
+        if self.survival is not None and other.survival is not None:
+            return (self.survival - other.survival).abs().mean(dim=1)
+        assert self.risk is not None
+        return torch.full_like(self.risk, torch.nan)
+
 
 class Objective(nn.Module, ABC):
     """The loss of a task, the meaning of its logits, and the confidence of subspaces.

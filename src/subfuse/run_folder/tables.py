@@ -8,7 +8,15 @@ import pandas as pd
 
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError, preview
-from subfuse.evaluation.predictions import COMPETING, IN_SET, PROMISED_DAYS, RECALIBRATED, SPREAD, UNLIKE
+from subfuse.evaluation.predictions import (
+    COMPETING,
+    EXPECTED_CHANGE,
+    IN_SET,
+    PROMISED_DAYS,
+    RECALIBRATED,
+    SPREAD,
+    UNLIKE,
+)
 from subfuse.evaluation.regression.columns import PREDICTED_VALUE, VALUE
 from subfuse.files import read_json, read_table, sha256_of_file
 from subfuse.identifiers import NAME_RULE, is_plain_name
@@ -17,7 +25,7 @@ from subfuse.run_folder.names import COMPARISONS, FAILED_RESULTS, FAILURES, METR
 _FIRST_COLUMNS = ("patient_id", "cohort", "task", "model", "repeat", "fold", "split", "time_days", "event", "label",
                  "risk")  # fmt: skip
 _PREFIXES = ("survival_", "p_", "contribution_", RECALIBRATED, SPREAD, IN_SET)
-_NUMBERS = ("time_days", "risk", "risk_percentile", VALUE, PREDICTED_VALUE)
+_NUMBERS = ("time_days", "risk", "risk_percentile", VALUE, PREDICTED_VALUE, EXPECTED_CHANGE)
 _LAST_COLUMNS = ("has_slides", "has_expression")
 _FILLED_COLUMNS = ("patient_id", "task", "model", "repeat", "fold", "split")
 PREDICTIONS_SHA256 = "predictions_sha256"  # in provenance.json of a run and of a job: of predictions.csv beside it
@@ -42,7 +50,7 @@ _RESULTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {  # and the columns of 
     FAILED_RESULTS: {"names": ()},
 }
 # of tasks that have one, and of new patients
-_OPTIONAL_COLUMNS = (VALUE, PREDICTED_VALUE, PROMISED_DAYS, UNLIKE, COMPETING, "n_models", "reason")
+_OPTIONAL_COLUMNS = (VALUE, PREDICTED_VALUE, PROMISED_DAYS, EXPECTED_CHANGE, UNLIKE, COMPETING, "n_models", "reason")
 
 
 def read_predictions(path: Path) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import pandas as pd
 from subfuse.errors import DataError, preview
 from subfuse.evaluation.predictions import (
     COMPETING,
+    EXPECTED_CHANGE,
     IN_SET,
     PROMISED_DAYS,
     RECALIBRATED,
@@ -46,7 +47,8 @@ def mean_predictions(predicted: pd.DataFrame) -> pd.DataFrame:
         Columns of `predicted`, with fold `mean`, an empty repeat, and `n_models`.
     """
     numbers = columns_with(predicted, "risk", "survival_", "p_", "contribution_", PREDICTED_VALUE, RECALIBRATED, IN_SET)
-    how = dict.fromkeys(numbers, "mean") | dict.fromkeys(columns_with(predicted, PROMISED_DAYS), "median")
+    how = dict.fromkeys([*numbers, *columns_with(predicted, EXPECTED_CHANGE)], "mean")
+    how |= dict.fromkeys(columns_with(predicted, PROMISED_DAYS), "median")
     of_patient = (*_OF_PATIENT, *(name for name in (VALUE, COMPETING) if name in predicted))
     how |= dict.fromkeys(of_patient, "first")
     grouped = predicted.groupby([*GROUP, "patient_id"], sort=False)
@@ -127,7 +129,9 @@ def external_predictions(predicted: pd.DataFrame, known: pd.DataFrame) -> pd.Dat
             f"external validation needs new patients with a known outcome of {preview(predicted['task'].unique())}. "
             f"{_no_new_outcomes(predicted, is_new)}"
         )
-    new = new.drop(columns=columns_with(new, SPREAD, IN_SET, PROMISED_DAYS, UNLIKE))  # of single patients
+    new = new.drop(
+        columns=columns_with(new, SPREAD, IN_SET, PROMISED_DAYS, EXPECTED_CHANGE, UNLIKE)
+    )  # of single patients
     tested = _complete_horizons(mean_predictions(new)).assign(split="test")
     of_tested = pd.MultiIndex.from_frame(known[GROUP]).isin(pd.MultiIndex.from_frame(tested[GROUP]))
     developed = with_percentiles(on_one_scale(known[of_tested])).query("split == 'test'")

@@ -28,9 +28,11 @@ from subfuse.model.output import SubspaceFusionOutput
 from subfuse.objective.objective import Objective
 from subfuse.run_folder.names import MODEL, WEIGHTS
 from subfuse.training.models import SLIDES, ModelRecipe
+from subfuse.training.seen.expression_effect import ExpressionEffect
 from subfuse.training.seen.inputs import SeenInputs
 
 SEEN = "seen."  # before the names of arrays of `SeenInputs` in the weights
+EFFECT = "effect."  # of `ExpressionEffect`
 _PREDICTION_BATCH = 8
 _Inputs = TypeVar("_Inputs", np.ndarray, Tensor)
 
@@ -53,6 +55,7 @@ class FittedModel:
     patch_um: tuple[float, float] | None = None  # sides of training's narrowest and widest patches; None: unknown
     expression_basis: ShareBasis | None = None  # genes below the sums of training's shares; None: unknown or no shares
     seen: SeenInputs | None = None  # None: too few training patients, or a model of an earlier version
+    effect: ExpressionEffect | None = None  # None: reads not both, or too few validation patients with both
     details: Mapping[str, Any] = field(default_factory=dict)  # seed, split hash, settings, chosen epoch ...
 
     @property
@@ -160,6 +163,25 @@ class FittedModel:
             found = [self.model(**batch.inputs()).embedding for batch in self.batches(patients)]
         return torch.cat(found).flatten(1).double().cpu().numpy() if found else np.empty((0, 0))
 
+    def logits(self, patients: Sequence[Patient]) -> Float[np.ndarray, "patient output"]:
+        """Returns the logits of usable patients."""
+        self.model.eval()
+        with torch.inference_mode():
+            found = [self.model(**batch.inputs()).logits for batch in self._batches(patients, None)]
+        return torch.cat(found).double().cpu().numpy() if found else np.empty((0, self.recipe.n_outputs))
+
+    def expected_change(self, patients: Sequence[Patient]) -> Float[np.ndarray, " patient"]:
+        """Returns how much expression would change the predictions of usable patients; see `ExpressionEffect`.
+
+        NaN of those who have expression or no slides, and where that is not known of the model.
+        """
+        found = np.full(len(patients), np.nan)
+        places = [i for i, patient in enumerate(patients) if patient.slides and patient.expression is None]
+        if self.effect is not None and places:
+            alone = self.logits([patients[i] for i in places])
+            found[places] = self.effect.expected_change(self.objective, alone)
+        return found
+
     def prediction_columns(self) -> list[str]:
         """Returns the numeric columns that `predict` writes for this task."""
         return self.objective.columns + [f"contribution_{name}" for name in self.subspaces]
@@ -248,6 +270,8 @@ class FittedModel:
             tensors[f"inputs.{name}"] = torch.from_numpy(value)
         for name, value in ({} if self.seen is None else self.seen.arrays()).items():
             tensors[f"{SEEN}{name}"] = torch.from_numpy(value).contiguous()
+        for name, value in ({} if self.effect is None else self.effect.arrays()).items():
+            tensors[f"{EFFECT}{name}"] = torch.from_numpy(value).contiguous()
         return {**tensors, "baseline_logits": self.baseline_logits.contiguous()}
 
     def describe(self) -> dict[str, Any]:

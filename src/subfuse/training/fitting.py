@@ -33,6 +33,7 @@ from subfuse.training.loggers import write_log
 from subfuse.training.models import MODELS, is_linear
 from subfuse.training.problem import Problem, assign, pose
 from subfuse.training.processes import one_process
+from subfuse.training.seen.expression_effect import ExpressionEffect, with_both
 from subfuse.training.seen.inputs import SeenInputs
 from subfuse.training.selection import network_share, score_of, selection_metric
 from subfuse.training.settings import TrainingPlan
@@ -119,6 +120,7 @@ def train_fold(
             details |= found
         model.eval().to(fabric.device)
         baseline_logits = _mean_logits(model, problem)
+        effect = _effect(model, problem, None if teacher is None else teacher.fitted)
     return FittedModel(
         task=task,
         task_spec=spec,
@@ -134,6 +136,7 @@ def train_fold(
         encoder_sha256=cohort.encoder_sha256,
         patch_um=_patch_widths(cohort, problem),
         seen=SeenInputs.fit(problem.parts.train, problem.data.reader.standardiser, problem.recipe.modalities),
+        effect=effect,
         details={
             **details,
             "position_bias_error": position_bias_error(model),  # of the table, in logits; 0 without one
@@ -256,6 +259,25 @@ def _fit_linear(problem: Problem, log_path: Path | None) -> nn.Module:
         ]
         write_log(log_path, rows)
     return model
+
+
+def _effect(model: nn.Module, problem: Problem, teacher: FittedModel | None) -> ExpressionEffect | None:
+    """Returns what expression adds to the logits of slides alone: to a student's, what its teacher has beyond them."""
+    recipe, own = problem.recipe, problem.data.reader.standardiser
+    known = with_both(problem.parts.validation)
+    if teacher is None and not (recipe.modalities >= {"slides", "expression"} and own.expression is not None):
+        return None
+    if not known or own.patches is None:
+        return None
+    device = next(model.parameters()).device
+    alone, both = list[Tensor](), list[Tensor]()
+    with torch.inference_mode():
+        for batch in (batch.to(device) for batch in problem.data.batches(known, 8)):
+            hidden = replace(batch, expression_mask=torch.zeros_like(batch.expression_mask))
+            alone.append(model(**hidden.inputs()).logits)
+            both.append(model(**batch.inputs()).logits)
+    with_expression = torch.cat(both).double().cpu().numpy() if teacher is None else teacher.logits(known)
+    return ExpressionEffect.fit(torch.cat(alone).double().cpu().numpy(), with_expression)
 
 
 def _mean_logits(model: nn.Module, problem: Problem) -> Float[Tensor, "subspace output"]:

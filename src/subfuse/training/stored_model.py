@@ -23,8 +23,9 @@ from subfuse.objective.objective import Objective
 from subfuse.objective.stored import objective_from_dict
 from subfuse.run_folder.names import MODEL, WEIGHTS
 from subfuse.settings import Section
-from subfuse.training.fitted_model import SEEN, FittedModel
+from subfuse.training.fitted_model import EFFECT, SEEN, FittedModel
 from subfuse.training.models import COVARIATES, ModelRecipe, modalities_of
+from subfuse.training.seen.expression_effect import ExpressionEffect
 from subfuse.training.seen.inputs import EXPRESSION, NUMBER, PATCHES, SeenInputs
 
 _REMEDY = "Train it again, or copy the run again from where it was made"
@@ -92,6 +93,7 @@ def load_fitted(folder: Path) -> FittedModel:
         objective = objective_from_dict(description.objective)
         _check_sizes(description, objective, tensors, inputs)
         seen = _seen_of(tensors, description.recipe)
+        effect = ExpressionEffect.from_arrays(_arrays(tensors, EFFECT), description.recipe.n_outputs)
         model = _build(description.recipe, weights)
     except ValidationError as error:
         problem = error.errors()[0]
@@ -103,7 +105,8 @@ def load_fitted(folder: Path) -> FittedModel:
         raise DataError(
             f"{described_in}: a model and its weights that fit are required. {reason}. {_REMEDY}."
         ) from error
-    return replace(_fitted(description, objective, model, inputs, tensors["baseline_logits"]), seen=seen)
+    fitted = _fitted(description, objective, model, inputs, tensors["baseline_logits"])
+    return replace(fitted, seen=seen, effect=effect)
 
 
 def _fitted(
@@ -134,13 +137,17 @@ def _fitted(
 
 def _seen_of(tensors: Mapping[str, Tensor], recipe: ModelRecipe) -> SeenInputs | None:
     """Returns what training saw; a ValueError unless it is of the model's inputs."""
-    arrays = {name.removeprefix(SEEN): value.numpy() for name, value in tensors.items() if name.startswith(SEEN)}
-    seen = SeenInputs.from_arrays(arrays)
+    seen = SeenInputs.from_arrays(_arrays(tensors, SEEN))
     sizes = {EXPRESSION: recipe.n_genes, PATCHES: recipe.patch_dim, NUMBER: 1}
     for name, found in ({} if seen is None else seen.ranges).items():
         if len(found.mean) != sizes[name]:
             raise ValueError(f"what training saw must be of {sizes[name]} inputs ({name}). Found {len(found.mean)}")
     return seen
+
+
+def _arrays(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, np.ndarray]:
+    """Returns the arrays whose names begin so, without that."""
+    return {name.removeprefix(prefix): value.numpy() for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -179,6 +186,8 @@ def _check_sizes(
         "n_genes": (recipe.n_genes, len(description.genes)),
         "n_covariates": (recipe.n_covariates, len(description.covariates)),
     }
+    if recipe.n_genes and not inputs.keys() & {"gene_mean", "covariate_mean"}:
+        counts.pop("n_covariates")  # no training patient had expression: neither was fitted
     for name, (found, expected) in counts.items():
         if found != expected:
             raise ValueError(f"{name} must be {expected}. Found {found}")

@@ -1,12 +1,15 @@
 """What predictors have in common, on one of invented jobs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from brief_training import BRIEF, train
 
 from subfuse.errors import ConfigurationError
 from subfuse.run_folder.job import Job
 from subfuse.runs.prediction.predictor import Predictor
+from subfuse.runs.prediction.reference import Reference
 
 
 class Invented(Predictor):
@@ -43,3 +46,28 @@ def test_jobs_are_chosen_by_task_and_model():
 def test_what_there_is_not_is_answered_with_what_there_is(chosen, words):
     with pytest.raises(ConfigurationError, match=words):
         list(Invented().jobs(**chosen))
+
+
+class OfOneModel(Invented):
+    def __init__(self, model):
+        self.model = model
+
+    def fitted(self, job):
+        return self.model
+
+    def reference(self, job, fitted):
+        return Reference()
+
+    def _finished(self):
+        return [Job("grade", "subspace", 0)]
+
+
+def test_what_expression_would_change_is_said_of_whom_lacks_it(make_cohort):
+    cohort = make_cohort(70)
+    brief = BRIEF.model_copy(update={"epochs": 1, "batch_size": 16})
+    models = OfOneModel(train(cohort, task="grade", settings=brief))
+    lacking = replace(cohort, patients=tuple(replace(patient, expression=None) for patient in cohort.patients[4:8]))
+    with_expression = models.predict(replace(cohort, patients=cohort.patients[4:8]))
+    without = models.predict(lacking)
+    assert with_expression["expected_change"].isna().all()
+    assert without["expected_change"].between(0.0, 1.0, inclusive="neither").all()

@@ -12,7 +12,7 @@ import pandas as pd
 
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.errors import ConfigurationError, DataError, listed
-from subfuse.evaluation.predictions import UNLIKE
+from subfuse.evaluation.predictions import EXPECTED_CHANGE, UNLIKE
 from subfuse.expression.source import ExpressionUnit
 from subfuse.run_folder.job import Job
 from subfuse.run_folder.tables import order_columns, prediction_table, stack_predictions
@@ -165,7 +165,8 @@ class Predictor(ABC):
 
         networks = fitted.predict_networks(patients) if patients and fitted.recipe.members > 1 else []
         table = with_spread(read(fitted.predict(patients)), [read(each) for each in networks])
-        return order_columns(table.assign(**{UNLIKE: unlike_cells(fitted.unlike(patients))}))
+        change = {} if fitted.effect is None else {EXPECTED_CHANGE: fitted.expected_change(patients)}
+        return order_columns(table.assign(**change, **{UNLIKE: unlike_cells(fitted.unlike(patients))}))
 
 
 def log_notes(notes: Iterable[str]) -> None:

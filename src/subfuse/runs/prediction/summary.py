@@ -7,7 +7,15 @@ import pandas as pd
 
 from subfuse.errors import listed
 from subfuse.evaluation.benefit.conformal import PROMISED
-from subfuse.evaluation.predictions import IN_SET, PROMISED_DAYS, RECALIBRATED, SPREAD, columns_with, holds_risks
+from subfuse.evaluation.predictions import (
+    EXPECTED_CHANGE,
+    IN_SET,
+    PROMISED_DAYS,
+    RECALIBRATED,
+    SPREAD,
+    columns_with,
+    holds_risks,
+)
 from subfuse.evaluation.regression.columns import PREDICTED_VALUE, holds_values
 from subfuse.runs.prediction.spread import joint_spread
 from subfuse.training.models import model_title
@@ -20,10 +28,11 @@ def summarise(predictions: pd.DataFrame) -> pd.DataFrame:
 
     Quantities: class probabilities; for survival the risk percentile (0 to 100, among a model's training patients),
     survival at one, three and five years and the contributions of the subspaces to the mean hazard logit; predicted
-    numbers and the contributions to their distance from the training mean; and both probabilities recalibrated, where
-    the validation patients of the models suffice. Left out are contributions to a class, which is that predicted by the
-    model, and not the same in all. The range is how far models disagree that were trained on other patients of the same
-    cohort; the spread counts the networks of ensembles too, see `joint_spread`. Neither is a confidence interval.
+    numbers and the contributions to their distance from the training mean; both probabilities recalibrated, where the
+    validation patients of the models suffice; of a patient without expression, how much it would change a prediction.
+    Left out are contributions to a class, which is that predicted by the model, and not the same in all. The range is
+    how far models disagree that were trained on other patients of the same cohort; the spread counts the networks of
+    ensembles too, see `joint_spread`. Neither is a confidence interval.
 
     Returns:
         Columns task, model, quantity, mean, spread, lowest, highest, n_models.
@@ -34,7 +43,7 @@ def summarise(predictions: pd.DataFrame) -> pd.DataFrame:
         if holds_risks(table) or holds_values(table):
             kinds = ("risk_percentile", "survival_", PREDICTED_VALUE, "contribution_")
         joint = joint_spread(table, ["task"]) if columns_with(table, SPREAD) else pd.DataFrame(index=[task])
-        for name in columns_with(table, *kinds, RECALIBRATED):
+        for name in columns_with(table, *kinds, RECALIBRATED, EXPECTED_CHANGE):
             values = table[name].dropna().to_numpy(float)
             if len(values):
                 spread = joint[f"{SPREAD}{name}"].iloc[0] if f"{SPREAD}{name}" in joint else np.nan
