@@ -6,7 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder, encoder_id, is_same_encoder, split_name
+from subfuse.features.encoder import (
+    _TILINGS,
+    OFFLINE_ENCODER,
+    PatchEncoder,
+    encoder_id,
+    encoder_tiling,
+    is_same_encoder,
+    split_name,
+)
+from subfuse.features.registered.cards import encoder_cards
+from subfuse.slides.tissue import Tiling
 
 
 @pytest.mark.parametrize(
@@ -18,6 +28,34 @@ def test_identifier_is_a_file_name_and_stable(name: str) -> None:
 
     assert Path(identifier).name == identifier
     assert encoder_id(identifier) == identifier
+
+
+@pytest.mark.parametrize(
+    ("name", "short", "tile_px"),
+    [
+        ("hf_hub:paige-ai/Virchow2", "virchow2", 224),
+        ("hf-hub:paige-ai/Virchow@v1", "virchow", 224),
+        ("hf_hub:bioptimus/H-optimus-0", "h-optimus-0", 224),
+        ("hf_hub:bioptimus/H-optimus-1", "h-optimus-1", 224),
+        ("hf-hub:bioptimus/H0-mini", "h0-mini", 224),
+        ("hf_hub:MahmoodLab/conch", "conch", 512),
+        ("hf_hub:MahmoodLab/UNI2-h", "uni2", 256),
+    ],
+)
+def test_a_name_on_the_hub_has_the_tiling_of_the_short_name(name: str, short: str, tile_px: int) -> None:
+    assert encoder_tiling(name) == encoder_tiling(short) == Tiling(tile_px, 0.5)
+
+
+def test_other_names_have_the_usual_tiling() -> None:
+    for name in (OFFLINE_ENCODER, "timm:vit_base_patch16_224.dino", "hf_hub:a/b@virchow2", "resnet18@/x/virchow2.pth"):
+        assert encoder_tiling(name) == Tiling(), name
+
+
+def test_tilings_are_those_of_registered_encoders() -> None:
+    pytest.importorskip("lazyslide_models")
+    listed = [name for names in _TILINGS.values() for name in names]
+    assert len(listed) == len(set(listed))
+    assert set(listed) <= set(encoder_cards())
 
 
 ENCODERS = [

@@ -73,13 +73,19 @@ _TILINGS = {  # of names in lazyslide-models whose authors cut otherwise than `T
 def encoder_tiling(name: str) -> Tiling:
     """Returns the patches that an encoder is given where the cohort file declares none: as it was trained on.
 
-    Names of timm and of the hub have 256 px at 0.5 µm per pixel.
+    A model of the hub is given those of the encoder of its name. Others have 256 px at 0.5 µm per pixel.
 
     Example:
         >>> str(encoder_tiling("titan")), str(encoder_tiling("uni2"))
         ('512 px at 0.5 µm per pixel', '256 px at 0.5 µm per pixel')
+        >>> encoder_tiling("hf_hub:paige-ai/Virchow2") == encoder_tiling("virchow2")
+        True
     """
-    return next((tiling for tiling, names in _TILINGS.items() if name in names), Tiling())
+    on_hub = re.fullmatch(r"hf[-_]hub:[^/]+/([^@]+)(?:@.*)?", name)
+    name = name if on_hub is None else on_hub[1]
+    return next(
+        (tiling for tiling, names in _TILINGS.items() if any(is_same_encoder(name, known) for known in names)), Tiling()
+    )
 
 
 @runtime_checkable
