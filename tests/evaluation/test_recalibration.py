@@ -141,6 +141,18 @@ def test_level_and_slope_of_hazards_are_recovered(level: float, slope: float) ->
     assert np.abs(fitted.apply(predicted).survival - truth).mean() < 0.03
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_hazards_that_are_the_same_for_everybody_have_a_level_and_no_slope(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    time_days, event = generator.exponential(900, 19), generator.random(19) < 0.8
+    hazard = np.full(19, 1 / generator.uniform(500, 1500))
+    alike = HazardRecalibration.fit(SurvivalCurves(DAYS, np.exp(-hazard[:, None] * DAYS)), time_days, event)
+    nearly = hazard * (1 + 1e-6 * generator.normal(size=19))
+    found = HazardRecalibration.fit(SurvivalCurves(DAYS, np.exp(-nearly[:, None] * DAYS)), time_days, event)
+    assert alike.slope == 0
+    assert alike.level == pytest.approx(found.level, abs=1e-3)
+
+
 def test_hazards_are_recalibrated_by_their_value_at_the_end_of_the_curve() -> None:
     survival = np.array([[0.9, 0.7, 0.4], [0.8, 0.75, 0.7]])
     end = np.log(-np.log(survival[:, -1]))

@@ -162,6 +162,8 @@ class HazardRecalibration:
         count = (event & (time_days <= end)).astype(np.float64)
         predictor = _log_hazard_at_end(curves)
         centre = float(predictor.mean())
+        if predictor.min() == predictor.max():
+            return cls(float(np.log(max(count.sum(), _TINY) / expected.sum())), 0.0, centre)
         # a rate with exposure `expected`; the slight penalty keeps the slope finite where risks separate events
         model = PoissonRegressor(alpha=1e-3, solver="newton-cholesky")
         model.fit((predictor - centre)[:, None], count / expected, sample_weight=expected)

@@ -30,6 +30,7 @@ DECISION_COLUMNS = (
 THRESHOLDS = np.round(np.arange(0.05, 1.0, 0.05), 2)
 _HORIZON_DAYS = HORIZONS_DAYS[1]  # three years
 _COLUMN = f"survival_{_HORIZON_DAYS}"
+_UNFOLLOWED = "nobody whose probability reaches the threshold was followed for so long"
 _UNDEFINED = dict.fromkeys(
     ("net_benefit", "treat_all", "against_default", "lower_default", "upper_default", "against_reference", "lower",
      "upper"), np.nan
@@ -79,7 +80,9 @@ def decision_curves(
         numbers = _UNDEFINED | ({} if own is None else _numbers(own, other, has_interval=case.few is None))
         known = {"task": task.name, "model": case.model, "outcome": case.outcome, "reference": reference,
                  "n_patients": len(case.patients.drop_duplicates()), "reason": case.reason or case.few}  # fmt: skip
-        tables.append(pd.DataFrame({"threshold": THRESHOLDS, **numbers}).assign(**known))
+        table = pd.DataFrame({"threshold": THRESHOLDS, **numbers}).assign(**known)
+        is_lost = table["net_benefit"].isna() & (case.reason is None)
+        tables.append(table.assign(reason=table["reason"].astype(object).mask(is_lost, _UNFOLLOWED)))
     return stacked(tables)[list(DECISION_COLUMNS)]
 
 
