@@ -191,7 +191,7 @@ def test_a_folder_is_new_or_ours_or_refused_as_it_is(tmp_path):
     for place, found in ((out, "other files"), (out / "exclusions.csv", "a file")):
         with pytest.raises(ConfigurationError) as caught:
             is_begun(place, "below/mark.json", what="a run")
-        assert str(caught.value) == f"{place} must be empty or a run. Found {found}. Choose another --out."
+        assert str(caught.value) == f"{place} must be empty or a run. Found {found}. Choose another folder."
     assert (out / "exclusions.csv").read_text() == "mine"
     write_json(out / "below" / "mark.json", {})
     assert is_begun(out, "below/mark.json", what="a run")

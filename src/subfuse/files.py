@@ -71,7 +71,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         found = lack_of_space(error)
         if found is not None:
             raise ConfigurationError(
-                f"{path}: free disk space is required to write it. Found {found}. Free some or choose another --out; "
+                f"{path}: free disk space is required to write it. Found {found}. Free some or choose another folder; "
                 "what is complete is kept."
             ) from error
         raise
@@ -152,7 +152,7 @@ def is_begun(folder: Path, mark: str, *, what: str, beside: str | None = None) -
     is_file = folder.exists() and not folder.is_dir()
     if is_file or holds_files(folder, beside=beside):
         found = "a file" if is_file else "other files"
-        raise ConfigurationError(f"{folder} must be empty or {what}. Found {found}. Choose another --out.")
+        raise ConfigurationError(f"{folder} must be empty or {what}. Found {found}. Choose another folder.")
     return False
 
 

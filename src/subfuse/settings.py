@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 
+BLANK = "FILL-IN"  # what stands in a draft where only the user knows the value
+
 
 def resolved_path(path: Path, info: Any) -> Path:  # ValidationInfo, which run-time type checks do not accept
     """Returns a path of a file of settings as it is meant: relative to that file, with ${VARIABLES} filled in."""

@@ -60,6 +60,8 @@ def test_bash_completes_commands_and_options_of_the_script(tmp_path, capsys):
     assert completed("cross") == ["crossval"]
     assert completed("prepare", "--dev") == ["--device"]
     assert "--train.lr" in completed("crossval", "--train.l")
+    (tmp_path / "data").mkdir()
+    assert completed("init", "--from", f"{tmp_path}/da") == [f"{tmp_path}/data"]
     assert set(completed("")) >= set(COMMANDS)
 
 

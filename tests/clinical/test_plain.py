@@ -58,6 +58,8 @@ def test_rows_for_slides_or_samples_of_a_patient_are_one_where_they_agree(tmp_pa
     read = plain(tmp_path, text, columns=columns)
     assert read.patients["patient_id"].tolist() == ["a", "b"]
     assert "patients.csv: a table of slides or samples, 3 rows for 2 patients" in read.warnings
+    with pytest.raises(DataError, match=r"Found a again .*another age.* this one as `slides\.table`\."):
+        plain(tmp_path, text.replace("s2,60", "s2,61"), columns=columns)
     with pytest.raises(DataError, match=r"one row per patient is required\. Found a again .* with another age"):
         plain(tmp_path, text.replace("s2,60", "s2,61"), columns=columns)
     with pytest.raises(DataError, match=r"one row per patient is required.*with the same values"):

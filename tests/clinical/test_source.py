@@ -73,6 +73,7 @@ def test_events_are_told_apart_by_causes():
             "either true, or a cause for every event, .* Found true beside other",
         ),
         ({0: "Censored", 1: "tumour"}, "Censored is no cause of an event: write false"),
+        ({0: "nein", 1: "tumour"}, "Found nein, tumour, and no false"),
         ({0: "Alive", 1: "tumour"}, "Alive is no cause of an event: write false"),
         ({0: "no event", 1: "tumour"}, "no event is no cause of an event: write false"),
         ({0: False, 1: "unknown"}, "a cause has a name .* that does not mean unknown. Found 'unknown'"),

@@ -41,7 +41,7 @@ def test_censorship_is_the_opposite_of_an_event_and_said(values):
     assert section["time_unit"] == "months"
     assert chosen == {"time_days": "survival_months", "event": "censorship"}
     assert "1 in censorship is censored" in text
-    assert "observed for 3 of 4" in text
+    assert "observed in 3 of 4 rows" in text
 
 
 def test_words_for_a_survival_do_not_hide_the_numbers():

@@ -123,7 +123,7 @@ def test_what_an_event_means_is_stated_where_words_say_it_and_asked_elsewhere(tm
     assert found.get("event_values") == meaning
     assert found["columns"]["event"] == column
     assert ("QUESTION" in text) == ("FILL-IN" in str(meaning))
-    assert (f"assumed that 1 in {column} means that it was observed, for 12 of 24" in text) == (
+    assert (f"assumed that 1 in {column} means that it was observed, in 12 of 24 rows" in text) == (
         column in ("OS", "os_event")
     )
     if "FILL-IN" not in text:

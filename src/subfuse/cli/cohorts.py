@@ -57,7 +57,7 @@ def _add_init(parser: ArgumentParser) -> None:
     parser.add_argument("folder", type=_folder, nargs="?", default=Path("."), help="Where to write cohort.yaml.")
     parser.add_argument(
         "--from", action="append", metavar="FOLDER", help="Data as they are, which cohort.yaml is drafted from."
-    )
+    ).complete = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/"}  # read by shtab
 
 
 def _folder(name: str | Path) -> Path:

@@ -243,8 +243,12 @@ def match_barcodes(table: pd.DataFrame) -> tuple[str, ...]:
     return (f"{changed} patient identifiers are TCGA barcodes, matched by their first 12 characters{others}",)
 
 
-def refuse_repeated_patients(table: pd.DataFrame) -> None:
+def refuse_repeated_patients(table: pd.DataFrame, *, remedy: str = "Keep one row per patient") -> None:
     """Checks that every patient has one row.
+
+    Args:
+        table: With `patient_id` and `place`, a row's file and number.
+        remedy: What the message says last.
 
     Raises:
         DataError: A patient occurs again. Names both rows and the columns in which they differ.
@@ -260,5 +264,5 @@ def refuse_repeated_patients(table: pd.DataFrame) -> None:
     contrast = f"with another {preview(differing)}" if differing else "with the same values"
     raise DataError(
         f"{table['place'].iloc[row]}: one row per patient is required. Found {patient} again (first: "
-        f"{table['place'].iloc[first]}) {contrast}; {repeated.sum()} repeated row(s). Keep one row per patient."
+        f"{table['place'].iloc[first]}) {contrast}; {repeated.sum()} repeated row(s). {remedy}."
     )

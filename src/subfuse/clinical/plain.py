@@ -14,6 +14,7 @@ from subfuse.clinical.columns import (
     note_of_read_commas,
     note_of_repeated,
     parse_days,
+    refuse_repeated_patients,
     without_empty_rows,
 )
 from subfuse.clinical.follow_up_dates import DATE_COLUMNS, days_between, has_dates
@@ -28,6 +29,10 @@ OPPOSITE_OF_EVENT = re.compile(_OPPOSITE, re.IGNORECASE)
 AMBIGUOUS_EVENT = re.compile(rf"vital|status|{_OPPOSITE}", re.IGNORECASE)
 OTHER_UNIT = re.compile(r"week|month|year|(?:^|[^a-z])(?:wk|wks|mo|mos|yr|yrs)(?:$|[^a-z])", re.IGNORECASE)
 _ROWS_WITHIN = {"slideid", "sampleid", "sample"}  # columns of tables with several rows for a patient
+_OF_SLIDES = (
+    "Its rows are slides or samples, and labels here are of patients: give a table with one row per patient, and this "
+    "one as `slides.table`"
+)
 _OUTCOMES = dict.fromkeys(("dead", "deceased", "died", "death", "tot", "verstorben"), True) | dict.fromkeys(
     ALIVE, False
 )  # words that say what happened, whatever their column is called
@@ -82,6 +87,8 @@ def _read(
     table["place"] = [f"{path}, row {row + 2}" for row in range(len(table))]
     table, note_of_empty = without_empty_rows(table, raw)
     table, note_of_repetition = _without_repetition(table, raw, path)
+    if _is_within_patients(raw):
+        refuse_repeated_patients(table, remedy=_OF_SLIDES)
     note_of_dates: tuple[str, ...] = ()
     if "event" in table:
         if of_dates:
@@ -114,6 +121,10 @@ def _note_of_entry(raw: pd.DataFrame, path: Path) -> tuple[str, ...]:
     )
 
 
+def _is_within_patients(raw: pd.DataFrame) -> bool:
+    return not _ROWS_WITHIN.isdisjoint(usual_name(str(column)) for column in raw)
+
+
 def _without_repetition(table: pd.DataFrame, raw: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Returns the rows of a table of slides or samples that differ in what is mapped, and a note.
 
@@ -123,7 +134,7 @@ def _without_repetition(table: pd.DataFrame, raw: pd.DataFrame, path: Path) -> t
         path: The file, for the note.
     """
     again = table.drop(columns="place").duplicated()
-    if not again.any() or not _ROWS_WITHIN & {usual_name(str(column)) for column in raw}:
+    if not again.any() or not _is_within_patients(raw):
         return table, ()
     note = f"{path.name}: a table of slides or samples, {len(table)} rows for {int((~again).sum())} patients"
     return table[~again].reset_index(drop=True), (note,)

@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from subfuse.identifiers import NAME_RULE, is_plain_label, plain_name
-from subfuse.settings import FilePath, PlainByDefault, Section, of_one_format, yaml_text
+from subfuse.settings import BLANK, FilePath, PlainByDefault, Section, of_one_format, yaml_text
 from subfuse.tables import is_missing
 
 TimeUnit = Literal["days", "weeks", "months", "years"]
@@ -23,7 +23,14 @@ CENSORED = "censored"  # in a column of causes: no event was observed
 ALIVE = ("alive", "living", "lebt", "lebend")
 _NO_CAUSES = (CENSORED, *ALIVE, "no", "none", "no event", "event free", "event-free", "event_free", "zensiert")
 
-ENTRIES = ("entry", "entry_days", "entry_time", "time_entry")  # names under which a late entry is declared
+ENTRIES = (
+    "entry",
+    "entry_days",
+    "entry_time",
+    "time_entry",
+    "left_truncation",
+    "delayed_entry",
+)  # names under which a late entry is declared
 
 
 def refuse_entry(value: Any) -> Any:
@@ -53,9 +60,12 @@ def _as_causes(meaning: dict[str, bool | str]) -> dict[str, bool | str]:
     """Returns the meaning of events, if it names causes for all of them or for none.
 
     Raises:
-        ValueError: An event without a cause beside others, or a cause that is no name, or means unknown or censored.
+        ValueError: An event without a cause beside others, causes without a value for nobody's event, or a cause that
+            is no name, or means unknown or censored.
     """
     causes = causes_of(meaning)
+    if BLANK in causes:  # whoever reads the file names its line
+        return meaning
     if causes and any(value is True for value in meaning.values()):
         raise ValueError(f"either true, or a cause for every event, is required. Found true beside {causes[0]}")
     for cause in causes:
@@ -63,6 +73,11 @@ def _as_causes(meaning: dict[str, bool | str]) -> dict[str, bool | str]:
             raise ValueError(f"{cause} is no cause of an event: write false")
         if is_missing(cause) or not is_plain_label(cause):
             raise ValueError(f"a cause has a name ({NAME_RULE}) that does not mean unknown. Found {cause[:60]!r}")
+    if causes and False not in meaning.values():
+        raise ValueError(
+            f"beside causes, false for those in whom none was observed is required. Found {', '.join(causes)[:80]}, "
+            "and no false"
+        )
     return meaning
 
 

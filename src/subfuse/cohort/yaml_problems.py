@@ -16,7 +16,7 @@ from subfuse.bounded_files import other_than_file
 from subfuse.cells import number_hint, other_writing
 from subfuse.errors import ConfigurationError, preview
 from subfuse.identifiers import difference_of_spelling
-from subfuse.settings import ProblemAt
+from subfuse.settings import BLANK, ProblemAt
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _LARGEST = 1_000_000  # bytes of a file
@@ -25,7 +25,6 @@ _LONGEST_OPTION = 60  # characters that are compared
 _A_SLIP = 0.8  # similarity from which on a value is a mistyped option
 _SYNONYMS = dict.fromkeys(("hospital", "hospitals", "center", "centre", "clinic", "institution"), "site")
 _MOST_NODES = 200_000  # after aliases are followed
-BLANK = "FILL-IN"  # what stands in a draft where only the user knows the value
 
 
 def read_yaml(path: Path, *, what: str) -> tuple[yaml.Node | None, Any]:

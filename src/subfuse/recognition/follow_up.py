@@ -8,9 +8,9 @@ import pandas as pd
 from subfuse.cells import is_date
 from subfuse.clinical.columns import DAYS
 from subfuse.clinical.plain import AMBIGUOUS_EVENT, OTHER_UNIT, PLAIN_EVENTS, canonical_event
-from subfuse.cohort.yaml_problems import BLANK
 from subfuse.errors import preview
 from subfuse.recognition.yaml_lines import QUESTION, asked, line, remark, scalar
+from subfuse.settings import BLANK
 from subfuse.tables import is_missing, usual_name
 
 _TIME = re.compile(
@@ -132,11 +132,11 @@ def _event(column: str, cells: Sequence[str]) -> tuple[list[str], bool]:
     if usual_name(column) in _IS_CENSORED and cells and _is_binary(cells):
         of_censoring = {value: canonical_event(value) == "0" for value in values}
         n_observed = sum(of_censoring[cell] for cell in cells)
-        told = f"assumed: 1 in {column} is censored, as in MCAT; observed for {n_observed} of {len(cells)}"
+        told = f"assumed: 1 in {column} is censored, as in MCAT; observed in {n_observed} of {len(cells)} rows"
         return [line("event_values", of_censoring, told)], True
     if not AMBIGUOUS_EVENT.search(column) and {canonical_event(value) for value in values} <= set(PLAIN_EVENTS):
         n_observed = sum(PLAIN_EVENTS[canonical_event(cell)] for cell in cells)
-        told = f"event: assumed that 1 in {column} means that it was observed, for {n_observed} of {len(cells)}"
+        told = f"event: assumed that 1 in {column} means that it was observed, in {n_observed} of {len(cells)} rows"
         return [remark(told)] if cells and _is_binary(cells) else [], True
     if len(values) > _MOST_EVENT_VALUES:
         return [remark(f"{QUESTION}which column says whether the event was observed? {column} has other values")], False

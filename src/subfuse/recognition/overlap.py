@@ -10,11 +10,11 @@ from pydantic import ValidationError
 
 from subfuse.bounded_files import open_bounded
 from subfuse.cohort.cohort_file import CohortFile
-from subfuse.cohort.yaml_problems import BLANK
 from subfuse.errors import SubfuseError, preview
 from subfuse.identifiers import patient_of_barcode
 from subfuse.preparation.slides.slide_table import read_slides
 from subfuse.recognition.yaml_lines import PROBLEM, remark
+from subfuse.settings import BLANK
 
 _TEXTS = (None, "plain", "xena", "cbioportal")  # formats of expression whose names stand in a text table
 

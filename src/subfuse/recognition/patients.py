@@ -64,7 +64,9 @@ def patients_lines(direct: Sequence[FoundTable], below: Sequence[FoundTable], ba
     chosen = found if len(found) == 1 else told
     if len(chosen) != 1:
         paths = [table.path for source in found for table in source]
-        pooled = ", or one of `cohorts` for each" if {source[0].kind for source in found} == {STUDY_PATIENTS} else ""
+        kinds = {source[0].kind for source in found}
+        pooled = ", or one of `cohorts` for each" if kinds == {STUDY_PATIENTS} else ""
+        pooled += ", or several in a list, `[a, b]`, if their patients are others" if GDC_CLINICAL in kinds else ""
         return ["patients:", asked("table", f"which is the table of patients, {names_of(paths, base)}{pooled}?")]
     (source,) = chosen
     others = [table for each in found if each is not source for table in each]

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from subfuse.cohort.yaml_problems import BLANK
 from subfuse.errors import ConfigurationError, printable
+from subfuse.settings import BLANK
 
 QUESTION = "QUESTION: "
 PROBLEM = "PROBLEM: "  # what a file has to be corrected for

@@ -222,7 +222,7 @@ def _mismatch(table: Path | None, place: _Place, known: frozenset[str]) -> str:
         return describe_mismatch(known, {f"in {table.name}": owners}, of_ours="patients")
     paths = {slide.slide_id: slide.path for slide in listed}
     named = len(known & set(place.found))
-    of_patients = f" {named} files are called as patients: remove `slides.table`." if named else ""
+    of_patients = f"; {named} files are called as patients: remove `slides.table`" if named else ""
     mismatch = describe_mismatch(
         [name for name, path in paths.items() if path is None or not file_of(path).exists()] or paths,
         {"found": set(place.found) - set(paths)},
