@@ -75,9 +75,9 @@ def measure(folder: Path, patients: int, epochs: int) -> dict[str, float]:
     inside, forward = [0.0], step.JointUpdate.__call__
 
     def timed(self: step.JointUpdate, share: step.Share) -> dict[str, float]:
-        start = time.process_time()
+        start = time.thread_time()  # another thread reads meanwhile
         row = forward(self, share)
-        inside[0] += time.process_time() - start
+        inside[0] += time.thread_time() - start
         return row
 
     step.JointUpdate.__call__ = timed

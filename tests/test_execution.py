@@ -1,6 +1,7 @@
 import logging
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from distributed import LocalCluster
 from threadpoolctl import threadpool_info
 
 from subfuse.errors import DataError
-from subfuse.execution import available_cores, failure_reason, run_jobs, with_time_left
+from subfuse.execution import available_cores, failure_reason, one_ahead, run_jobs, with_time_left
 
 
 def divide(a: int, b: int) -> float:
@@ -112,3 +113,48 @@ def test_the_first_of_several_steps_at_once_tells_no_time_left():
 def test_workers_share_the_cores_also_in_linear_algebra():
     found = dict(run_jobs(threads_of_linear_algebra, [(1,), (2,)], workers=2))
     assert all(threads == {max(1, available_cores() // 2)} for threads in found.values())
+
+
+def test_the_next_item_is_made_while_the_last_is_worked_with_and_none_beyond_it():
+    made, begun = [], [threading.Event() for _ in range(6)]
+
+    def items():
+        for number in range(5):
+            begun[number].set()
+            made.append((number, threading.current_thread() is threading.main_thread()))
+            yield number
+
+    with one_ahead(items()) as ahead:
+        for number in ahead:
+            assert number == 4 or begun[number + 1].wait(10)
+            assert not begun[min(number + 2, 5)].wait(0.02)
+    assert made == [(number, False) for number in range(5)]
+
+
+class Stops(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("stop", [DataError("slide.h5: is damaged."), KeyboardInterrupt(), Stops()])
+@pytest.mark.parametrize("where", ["made", "worked with"])
+def test_what_stops_the_making_or_the_work_is_raised_in_its_place_and_no_thread_stays(stop, where):
+    before, done = threading.active_count(), []
+
+    def items():
+        for number in range(5):
+            if where == "made" and number == 2:
+                raise stop
+            yield number
+
+    def work():
+        with one_ahead(items()) as ahead:
+            for number in ahead:
+                if where == "worked with" and number == 2:
+                    raise stop
+                done.append(number)
+
+    with pytest.raises(type(stop)) as found:
+        work()
+    assert found.value is stop
+    assert done == [0, 1]
+    assert threading.active_count() == before

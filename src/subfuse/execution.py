@@ -8,11 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import active_children, forkserver, get_context, parent_process, resource_tracker
 from multiprocessing.context import BaseContext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from subfuse.errors import ConfigurationError, DataError, SubfuseError
 
@@ -27,6 +27,7 @@ SECONDS_TO_CONNECT = 15  # to a scheduler
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SLOW_TO_IMPORT = ("torch._dynamo", "lightning.fabric", "anndata")  # ten seconds, once and not per worker
 
+_Item = TypeVar("_Item")
 Progress = Callable[[int, int, str], None]  # done, total, what was done last
 
 
@@ -261,6 +262,25 @@ def require_scheduler(address: str) -> None:
             f"--scheduler must be the address of a running Dask scheduler, such as tcp://host:8786. Found {address}: "
             f"{' '.join(str(error).split())}."
         ) from error
+
+
+@contextmanager
+def one_ahead(items: Iterator[_Item]) -> Iterator[Iterator[_Item]]:
+    """Gives the items in order; a thread makes the next one while the caller works with the last.
+
+    What making an item raises is raised where the item is asked for. The thread ends with the block, however that ends,
+    after the item that it is making.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="one-ahead") as thread:
+
+        def given() -> Iterator[_Item]:
+            end = object()
+            coming = thread.submit(next, items, end)
+            while (item := coming.result()) is not end:
+                coming = thread.submit(next, items, end)
+                yield item  # type: ignore[misc]
+
+        yield given()
 
 
 def _context() -> BaseContext:

@@ -71,6 +71,24 @@ def test_patients_without_slides_have_an_empty_axis_of_patches():
     assert (batch.patches.shape, batch.coords.shape, batch.patch_mask.shape) == ((2, 0, 3), (2, 0, 2), (2, 0))
 
 
+@pytest.mark.parametrize("is_binned", [False, True])
+def test_all_inputs_of_a_batch_are_pinned_and_nothing_else_changes(cohort, monkeypatch, is_binned):
+    reader, pinned = reader_of(cohort), []
+    drawn = draw_batches(
+        cohort.patients[:3], BinnedReader(reader, (4, 4)) if is_binned else reader, batch_size=3, n_inputs=10
+    )
+    batch = next(drawn)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor.clone())
+    found = batch.pinned()
+    inputs = {name: value for name, value in batch.inputs().items() if name != "binned"}
+    assert len(pinned) == len(inputs) + 2 * is_binned
+    for name, value in inputs.items():
+        assert torch.equal(found.inputs()[name], value)
+        assert any(value is each for each in pinned)
+    assert (found.patient_id, found.target) == (batch.patient_id, batch.target)
+    assert (found.binned is not None) == is_binned
+
+
 def test_binned_bags_are_read_once_and_no_longer_than_the_grid(cohort, monkeypatch):
     reader, grid, kept = reader_of(cohort), (2, 3), KeptBags(Scratch(limit_bytes=100))
     binned, read = BinnedReader(reader, grid, kept), []

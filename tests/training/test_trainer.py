@@ -1,5 +1,6 @@
 """How a network is trained: rates, epochs, what is kept, and what is hidden while training."""
 
+import threading
 from contextlib import contextmanager
 from unittest.mock import MagicMock
 
@@ -13,7 +14,7 @@ from lightning.fabric.loggers import Logger
 from small_cohort import deal_folds
 from subfuse.cohort.bags import BagReader
 from subfuse.cohort.batches import collate, make_target
-from subfuse.errors import ConfigurationError
+from subfuse.errors import ConfigurationError, DataError
 from subfuse.model.linear_path import networks_of
 from subfuse.training import trainer
 from subfuse.training.checkpoint import Checkpoint
@@ -273,3 +274,38 @@ def test_networks_of_an_ensemble_have_seeds_and_files_of_their_own_and_the_first
     assert alone.member(0, 2).progress is not alone.progress
     members[1].progress(2, 5, "epoch 2")
     assert told == [(7, 15, "network 2 of 3, epoch 2")]
+
+
+@pytest.mark.parametrize("model", ["abmil", "subspace"])
+def test_bags_that_a_thread_reads_ahead_give_the_same_weights_and_log(make_cohort, tmp_path, monkeypatch, model):
+    cohort, threads, read = make_cohort(), set(), BagReader.read
+
+    def seen(self, patient):
+        threads.add(threading.current_thread() is threading.main_thread())
+        return read(self, patient)
+
+    monkeypatch.setattr(BagReader, "read", seen)
+    ahead = train(cohort, model, settings=BRIEF, log_path=tmp_path / "ahead" / "log.csv")
+    assert False in threads
+    threads.clear()
+    monkeypatch.setattr(trainer, "one_ahead", contextmanager(lambda items: (yield items)))
+    plain = train(cohort, model, settings=BRIEF, log_path=tmp_path / "plain" / "log.csv")
+    assert threads == {True}
+    assert torch.equal(weights_of(ahead), weights_of(plain))
+    assert read_log(tmp_path / "ahead") == read_log(tmp_path / "plain")
+
+
+def test_a_file_that_is_damaged_in_the_middle_of_training_is_the_same_error_and_no_thread_stays(
+    make_cohort, monkeypatch
+):
+    cohort, before, update = make_cohort(), threading.active_count(), trainer.JointUpdate.__call__
+    path = cohort.patients[5].slides[0]
+
+    def damaging(self, share):
+        path.write_bytes(b"no features")
+        return update(self, share)
+
+    monkeypatch.setattr(trainer.JointUpdate, "__call__", damaging)
+    with pytest.raises(DataError, match=path.name):
+        train(cohort, "abmil")
+    assert threading.active_count() == before

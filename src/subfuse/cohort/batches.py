@@ -94,10 +94,16 @@ class BagBatch:
     def to(self, device: torch.device) -> "BagBatch":
         """Returns the batch on a device."""
         target = None if self.target is None else self.target.to(device)
-        binned = None
-        if self.binned is not None:
-            binned = BinnedBags(moved(self.binned.cell, device), moved(self.binned.summary, device))
-        tensors = {name: moved(value, device) for name, value in self.inputs().items() if name != "binned"}
+        return self._changed(partial(moved, device=device), target)
+
+    def pinned(self) -> "BagBatch":
+        """Returns the batch with its inputs in memory that a GPU copies from while the processor goes on."""
+        return self._changed(Tensor.pin_memory, self.target)
+
+    def _changed(self, changed: Callable[[Tensor], Tensor], target: Target | None) -> "BagBatch":
+        tensors = {name: changed(value) for name, value in self.inputs().items() if name != "binned"}
+        known = self.binned
+        binned = None if known is None else BinnedBags(changed(known.cell), changed(known.summary))
         return BagBatch(patient_id=self.patient_id, target=target, binned=binned, **tensors)
 
 

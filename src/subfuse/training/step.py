@@ -34,6 +34,10 @@ class Share:
     offset: Float[Tensor, "batch output"] | None = None  # of the joint batch's logits, from a linear path
     lesson: Lesson | None = None  # of the joint batch, from a teacher
 
+    def pinned(self) -> "Share":
+        """Returns the same with its batches in memory that a GPU copies from while the processor goes on."""
+        return replace(self, batches=tuple(batch.pinned() for batch in self.batches))
+
     def completed(self, output: SubspaceFusionOutput) -> SubspaceFusionOutput:
         """Returns the network's output for the joint batch with the logits of the linear path added."""
         if self.offset is None:

@@ -15,7 +15,7 @@ from torch import nn
 from subfuse.cohort.batches import make_target
 from subfuse.cohort.cohort import Patient
 from subfuse.errors import ConfigurationError
-from subfuse.execution import Progress
+from subfuse.execution import Progress, one_ahead
 from subfuse.model.subspace_fusion import SubspaceFusion
 from subfuse.objective.objective import Objective
 from subfuse.training.checkpoint import (
@@ -31,7 +31,7 @@ from subfuse.training.loggers import tracker, write_log
 from subfuse.training.processes import gather_rows
 from subfuse.training.selection import score, selection_metric, validation_metrics
 from subfuse.training.settings import TrainingSettings
-from subfuse.training.step import JointUpdate, TaskData
+from subfuse.training.step import JointUpdate, Share, TaskData
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
@@ -153,21 +153,27 @@ class Trainer:
         order = [train[i] for i in generator.permutation(len(train))]
         n_updates = math.ceil(len(order) / self._joint_batch)
         update.model.train()
+
+        def shares() -> Iterator[Share]:
+            for start in range(0, len(order), self._joint_batch):
+                patients = order[start : start + self._joint_batch]
+                share = data.share(
+                    patients,
+                    batch_size=self.settings.batch_size,
+                    rank=self.fabric.global_rank,
+                    processes=self.fabric.world_size,
+                    dropout=generator.random(len(patients)),
+                    probability=self.settings.modality_dropout,
+                )
+                yield share.pinned() if self.fabric.device.type == "cuda" else share
+
         rows = []
-        for index in range(n_updates):
-            patients = order[index * self._joint_batch : (index + 1) * self._joint_batch]
-            share = data.share(
-                patients,
-                batch_size=self.settings.batch_size,
-                rank=self.fabric.global_rank,
-                processes=self.fabric.world_size,
-                dropout=generator.random(len(patients)),
-                probability=self.settings.modality_dropout,
-            )
-            rate = self.settings.lr * self._rate(epoch * n_updates + index, self.settings.epochs * n_updates)
-            for group in update.optimizer.param_groups:
-                group["lr"] = rate
-            rows.append(update(share) | {"lr": rate})
+        with one_ahead(shares()) as read:
+            for index, share in enumerate(read):
+                rate = self.settings.lr * self._rate(epoch * n_updates + index, self.settings.epochs * n_updates)
+                for group in update.optimizer.param_groups:
+                    group["lr"] = rate
+                rows.append(update(share) | {"lr": rate})
         return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
     def _validate(
