@@ -4,6 +4,7 @@ import gzip
 import io
 import tarfile
 import tracemalloc
+import zipfile
 
 import pytest
 
@@ -25,7 +26,46 @@ def test_archives_that_unpack_to_more_than_a_table_are_refused(tmp_path, monkeyp
         read_first_line(tmp_path / "p.csv.gz")
 
 
-@pytest.mark.parametrize("kind", ["gz", "tar.gz"])
+def zipped(path, **contents):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(name.replace("__", "/"), content)
+    return path
+
+
+def test_a_zip_file_with_one_table_is_that_table(tmp_path):
+    path = zipped(tmp_path / "p.csv.zip", folder__p="id,a\nx,1\n")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("__MACOSX/folder/._p", b"\0")
+    assert read_text_table(path).to_dict("records") == [{"id": "x", "a": "1"}]
+    assert read_text_table(path, n_lines=1).columns.tolist() == ["id", "a"]
+
+
+@pytest.mark.parametrize(
+    ("contents", "found"),
+    [
+        ({"a": "id,x\n", "b": "id,x\n"}, "Found a, b"),
+        ({}, "Found none in it"),
+        (None, r"Found one that cannot be read \(File is not a zip file\)"),
+    ],
+)
+def test_a_zip_file_of_anything_else_is_one_line(tmp_path, contents, found):
+    path = tmp_path / "p.csv.zip"
+    path.write_bytes(b"id,x\n") if contents is None else zipped(path, **contents)
+    with pytest.raises(DataError, match=rf"p\.csv\.zip: a zip file with one table is required\. {found}"):
+        read_text_table(path)
+
+
+def test_damage_inside_a_zip_file_is_one_line(tmp_path):
+    path = zipped(tmp_path / "p.csv.zip", p="id,x\n" + "".join(f"{i},{i * i}\n" for i in range(200)))
+    content = bytearray(path.read_bytes())
+    content[100:110] = bytes(10)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"p\.csv\.zip: a zip file with one table is required\. Found one that cannot"):
+        read_text_table(path)
+
+
+@pytest.mark.parametrize("kind", ["gz", "tar.gz", "csv.zip"])
 def test_what_unpacks_to_a_hundred_times_its_size_takes_little_memory(tmp_path, monkeypatch, kind):
     """No more than six times what is allowed is held at once, whatever there would be."""
     bound, path = 1 << 20, tmp_path / f"clinical.{kind}"
@@ -33,6 +73,8 @@ def test_what_unpacks_to_a_hundred_times_its_size_takes_little_memory(tmp_path, 
     content = b"a,b\n" + b"0,0\n" * (2 * bound)
     if kind == "gz":
         path.write_bytes(gzip.compress(content))
+    elif kind == "csv.zip":
+        zipped(path, p=content)
     else:
         with tarfile.open(path, "w:gz") as archive:
             member = tarfile.TarInfo("clinical.tsv")

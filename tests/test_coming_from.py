@@ -23,13 +23,15 @@ TOOLS = {
     "TRIDENT": tool_folders.trident,
     "STAMP": tool_folders.stamp,
     "LazySlide": tool_folders.lazyslide,
-    "MCAT, PORPOISE, SurvPath": tool_folders.survpath,
+    "SurvPath": tool_folders.survpath,
+    "MCAT, PORPOISE": tool_folders.mcat,
 }
 QUICKLY = {  # added to what the page has, where time is short
     "crossval": ["--folds", "2", "--explain", "false", "--workers", "1", *BRIEF, "--train.epochs", "1"],
     "prepare": ["--workers", "1"],
 }
-MODELS = {"CLAM": "mean", "TRIDENT": "snn", "STAMP": "mean", "LazySlide": "mean", "MCAT, PORPOISE, SurvPath": "snn"}
+MODELS = {"CLAM": "mean", "TRIDENT": "snn", "STAMP": "mean", "LazySlide": "mean", "SurvPath": "snn"}
+MODELS |= {"MCAT, PORPOISE": "snn"}
 
 
 def blocks(section: str, language: str) -> list[str]:
@@ -73,7 +75,7 @@ def test_the_commands_lead_from_the_folder_to_a_report(tool, tmp_path, monkeypat
     patients = pd.read_csv(prepared / "patients.csv")
     assert len(patients) == tool_folders.N_PATIENTS
     assert (patients["n_slides"] == 1).all()
-    assert patients["has_expression"].all() == (tool in ("TRIDENT", "MCAT, PORPOISE, SurvPath"))
+    assert patients["has_expression"].all() == (tool in ("TRIDENT", "SurvPath", "MCAT, PORPOISE"))
     assert (run / "report.html").exists()
     named = commands[3][commands[3].index("--models") + 1 :] if "--models" in commands[3] else []
     require_inputs(named, read_cohort(prepared))

@@ -74,18 +74,40 @@ def lazyslide(folder: Path) -> Path:
 
 
 def survpath(folder: Path) -> Path:
-    """SurvPath, whose tables MCAT and PORPOISE share: table of slides, expression, folds, tensors without places."""
+    """SurvPath: table of slides, expression, folds, tensors without places."""
     clinical = _clinical("case_id", "survival_months", "event")
     table = clinical.assign(slide_id=[f"{slide}.svs" for slide in SLIDES], censorship=1 - clinical["event"])
     table.drop(columns="event").to_csv(_made(folder / "datasets_csv" / "metadata" / "tcga_gbmlgg.csv"))
     values = np.log2(tpm(PATIENTS) + 1).rename_axis(None)
     values.to_csv(_made(folder / "datasets_csv" / "raw_rna_data" / "combine" / "gbmlgg" / "rna_clean.csv"))
     _tensors(folder / "features" / "pt_files")
+    _folds(folder)
+    return folder
+
+
+def mcat(folder: Path) -> Path:
+    """MCAT and PORPOISE: outcome, expression and copy numbers in one zipped table, folds, tensors without places."""
+    clinical = _clinical("case_id", "survival_months", "event")
+    table = clinical.assign(
+        slide_id=[f"{slide}.svs" for slide in SLIDES], site="02", is_female=0, oncotree_code="GBM", age=50,
+        censorship=1 - clinical["event"], train=1,
+    ).drop(columns="event")  # fmt: skip
+    values = np.log2(tpm(PATIENTS) + 1)
+    scores = ((values - values.mean()) / values.std()).fillna(0).add_suffix("_rnaseq").reset_index(drop=True)
+    copies = pd.DataFrame(1, index=scores.index, columns=["EGFR_cnv", "PTEN_cnv"])
+    path = _made(folder / "datasets_csv" / "tcga_gbmlgg_all_clean.csv.zip")
+    pd.concat([table, copies, scores], axis="columns").to_csv(path)
+    _write(pd.DataFrame({"Oncogenes": ["EGFR", "MET"]}), folder / "datasets_csv_sig" / "signatures.csv")
+    _tensors(folder / "tcga_gbmlgg_20x_features" / "pt_files")
+    _folds(folder)
+    return folder
+
+
+def _folds(folder: Path) -> None:
     for fold in range(2):
         sides = {"train": PATIENTS[1 - fold :: 2], "val": PATIENTS[fold::2]}
         frame = pd.DataFrame({side: pd.Series(names) for side, names in sides.items()})
         frame.to_csv(_made(folder / "splits" / "5foldcv" / "tcga_gbmlgg" / f"splits_{fold}.csv"))
-    return folder
 
 
 def _clinical(patient: str, time: str, event: str) -> pd.DataFrame:

@@ -1,18 +1,21 @@
-"""Files from elsewhere, plain, gzip or a sheet, read with little memory whatever they unpack to or declare."""
+"""Files from elsewhere, plain, gzip, zip or a sheet, read with little memory whatever they unpack to or declare."""
 
 import gzip
 import io
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from subfuse.errors import DataError
+from subfuse.errors import DataError, preview
 from subfuse.workbooks.sheet import filled_sheets, sheet_csv, workbook_of
 
 _LARGEST_LINE = 16 << 20  # bytes of a header or row; 100,000 sample barcodes take three million
 _LARGEST_TEXT = 512 << 20  # bytes of a table of text or of JSON, unpacked
 _SMALL_ARRAY = 64 << 20  # bytes up to which an array may be as compressed as it likes
+ZIPPED_TABLES = (".csv.zip", ".tsv.zip", ".txt.zip")  # endings of names, in lower case
 _UNPACKED = 100  # times its file, beyond `_LARGEST_TEXT`; expression tables unpack to some ten times
 
 
@@ -86,11 +89,28 @@ def open_unpacked(path: Path) -> io.BufferedIOBase:
     """Opens a plain or gzip file without bounds, for `read_bounded` and `read_bounded_line`; a sheet as CSV.
 
     Raises:
-        DataError: As `sheet_csv`, which unpacks within bounds.
+        DataError: As `sheet_csv`, which unpacks within bounds, as are tables in zip files; a zip file that is damaged,
+            encrypted, or holds several files or none.
     """
     if (workbook := workbook_of(path)) is not None:
         return io.BytesIO(sheet_csv(*workbook, most=_most_unpacked(path)))
+    if path.name.lower().endswith(ZIPPED_TABLES):
+        return io.BytesIO(_zipped(path))
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def _zipped(path: Path) -> bytes:
+    """The content of the only file in a zip file."""
+    required = f"{path}: a zip file with one table is required."
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+            if len(names) != 1:
+                raise DataError(f"{required} Found {preview(names) or 'none in it'}. Unpack it and give the table.")
+            with archive.open(names[0]) as file:
+                return read_bounded(file, path)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:  # or encrypted
+        raise DataError(f"{required} Found one that cannot be read ({error}). Unpack it and give the table.") from error
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Text tables and JSON as they arrive: plain, gzip, in a GDC archive or a sheet of a workbook; cells stay text."""
+"""Text tables and JSON as they arrive: plain, gzip, zip, in a GDC archive or a sheet of a workbook; cells stay text."""
 
 import io
 import itertools
@@ -157,7 +157,7 @@ def read_text_table(
     Between semicolons, columns of numbers with decimal commas get points: `attrs["decimal_commas"]` lists them.
 
     Args:
-        path: csv, tsv, txt, each also as .gz; a workbook, with the sheet's name behind it; or a .tar.gz archive.
+        path: csv, tsv, txt, each also as .gz or .zip; a workbook, with the sheet's name behind it; or a .tar.gz.
         member: Name of the table inside an archive.
         comment: Beginning of the lines before the header that are passed over.
         n_lines: How many lines are read at most, for a look at a table that may be large; not inside an archive.

@@ -210,3 +210,44 @@ def test_standardised_cohorts_forget_scale_and_shift(tmp_path):
     assert "z-scores over 24 patients" in a.transform
     write_expression(tmp_path / "a.h5ad", a)
     assert anndata.read_h5ad(tmp_path / "a.h5ad").uns["scale"] == "cohort_zscore"
+
+
+def beside_patients(path: Path, **changes: object) -> Path:
+    """A table as MCAT has it: a row for each slide, two of the first patient, genes among other columns."""
+    table = matrix().add_suffix("_rnaseq").reset_index(names="case_id")
+    table.insert(1, "slide_id", [f"{patient}.svs" for patient in table["case_id"]])
+    table["EGFR_cnv"] = "lost"
+    table = pd.concat([table, table.iloc[:1]], ignore_index=True).assign(**changes)
+    table.to_csv(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.zip"])
+def test_expression_among_the_columns_of_patients(tmp_path, name):
+    path = beside_patients(tmp_path / name)
+    found = read(path, unit="tpm", gene_suffix="_rnaseq", patient_column="case_id")
+    pd.testing.assert_frame_equal(found.values, np.log2(matrix() + 1), check_names=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys", "message"),
+    [
+        ({}, {"gene_suffix": "_mut"}, r"columns of genes that end in _mut are required\. Found none"),
+        (
+            {},
+            {"patient_column": "bcr"},
+            r"a column bcr is required, as `patient_column` says\. Found case_id, slide_id",
+        ),
+        (
+            {"case_id": [*PATIENTS[:-1], None, PATIENTS[0]]},
+            {},
+            r"an identifier is required in case_id\. Found an empty",
+        ),
+        ({"EGFR_rnaseq": [1.0, 2.0, 3.0, 4.0]}, {}, rf"{PATIENTS[0]}"),
+        ({"EGFR_rnaseq": ["high", "1", "2", "high"]}, {}, r"column EGFR_rnaseq: a number is required\. Found 'high'"),
+    ],
+)
+def test_expression_among_other_columns_that_cannot_be_read(tmp_path, changes, keys, message):
+    path = beside_patients(tmp_path / "t.csv", **changes)
+    with pytest.raises(DataError, match=rf"t\.csv.*{message}"):
+        read(path, unit="tpm", **{"gene_suffix": "_rnaseq", "patient_column": "case_id", **keys})

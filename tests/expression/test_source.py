@@ -57,6 +57,19 @@ def test_units_are_those_that_the_source_can_have(kind, unit):
         expression_section(**KEYS[kind] | {"unit": unit})
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"gene_suffix": "_rnaseq"}, "go together"),
+        ({"patient_column": "case_id"}, "go together"),
+        ({"gene_suffix": "_r", "patient_column": "c", "orientation": "genes_by_patients"}, "remove `orientation`"),
+    ],
+)
+def test_columns_of_genes_and_that_of_patients_are_declared_together(keys, message):
+    with pytest.raises(ValidationError, match=message):
+        expression_section(table="e.csv", unit="tpm", **keys)
+
+
 def test_a_plain_table_does_not_tell_its_unit():
     with pytest.raises(ValidationError, match="unit"):
         expression_section(table="e.csv")

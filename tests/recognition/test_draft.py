@@ -175,15 +175,16 @@ def test_what_cannot_be_read_is_told_and_what_is_not_needed_too(tmp_path, capsys
     (data / "old.csv").write_bytes(b"\xff\xfea\x00")
     (data / "shopping.csv").write_text("item,price\nmilk,2\n")
     (data / "hallmark.gmt").write_text("SET\tx\tEGFR\tTP53\n")
-    for name in ("wsi/P1.svs", "Patienten.xls", "c.csv.zip", "expr.gct"):
+    for name in ("wsi/P1.svs", "Patienten.xls", "c.zip", "d.csv.zip", "expr.gct"):
         (data / name).parent.mkdir(exist_ok=True)
         (data / name).touch()
     text, _ = drafted(data, tmp_path / "out", capsys)
     assert "old.csv: UTF-8 text is required" in text
+    assert "d.csv.zip: a zip file with one table is required" in text
     assert "not used: shopping.csv" in text
     assert "hallmark.gmt" in text
     assert "# not used, since there are features: slides in wsi" in text
-    assert "# not read: Patienten.xls, c.csv.zip, expr.gct. Save tables as .csv or .xlsx" in text
+    assert "# not read: Patienten.xls, c.zip, expr.gct. Save tables as .csv or .xlsx" in text
 
 
 def test_patients_without_slides_or_expression_are_asked_about(tmp_path, capsys):

@@ -45,6 +45,19 @@ def test_the_unit_of_a_plain_table_is_asked_with_what_its_cells_hold(tmp_path):
     assert len(read(tmp_path, {**found, "unit": "counts"}).values) == len(PATIENTS)
 
 
+def test_expression_among_the_columns_of_patients_is_read_from_there(tmp_path):
+    table = tpm().add_suffix("_rnaseq").reset_index(names="case_id")
+    table.assign(survival_months=1.5, censorship=0, EGFR_cnv=2).to_csv(tmp_path / "p.csv.zip")
+    text, found = drafted(tmp_path)
+    columns = {"gene_suffix": "_rnaseq", "patient_column": "case_id"}
+    assert found == {"table": "p.csv.zip", **columns, "unit": "FILL-IN"}
+    assert f"{tpm().shape[1]} columns of expression" in text
+    values = read(tmp_path, {**found, "unit": "tpm"}).values
+    assert values.shape == tpm().shape
+    tpm().to_csv(tmp_path / "e.csv")  # a table of expression alone is rather meant
+    assert drafted(tmp_path)[1]["table"] == "e.csv"
+
+
 def test_units_that_the_source_tells_are_stated_and_not_declared(tmp_path):
     section = drafted(study(tmp_path / "s"))
     assert section[1] == {

@@ -29,6 +29,12 @@ def test_patients_in_a_table_of_either_orientation_are_counted(tmp_path, text):
     assert told(tmp_path, text, unit="FILL-IN") == ["# by their identifiers, 2 have expression"]
 
 
+def test_patients_beside_their_expression_are_counted(tmp_path):
+    text = "\tcase\tEGFR_rnaseq\n0\tTCGA-02-0001\t1\n1\tTCGA-02-0001\t1\n2\tTCGA-02-0003\t2\n"
+    columns = {"gene_suffix": "_rnaseq", "patient_column": "case"}
+    assert told(tmp_path, text, **columns) == ["# by their identifiers, 2 have expression"]
+
+
 def test_slides_are_counted_by_their_patients(tmp_path):
     assert told(tmp_path, slides="TCGA-02-0001-1 TCGA-02-0001-2 other") == ["# by their identifiers, 1 have slides"]
     (line, problem) = told(tmp_path, slides="x1 x2")

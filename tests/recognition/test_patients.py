@@ -44,7 +44,8 @@ def test_expression_among_the_columns_of_patients_is_told_as_what_it_is(tmp_path
     genes = {f"{gene}_rnaseq": range(N_PATIENTS) for gene in ("EGFR", "PTEN")}
     write(tmp_path, **genes, EGFR_cnv=range(N_PATIENTS))
     text = drafted(tmp_path)
-    assert "# 2 columns are expression (EGFR_rnaseq, PTEN_rnaseq), which is read from a table of its own" in text
+    told = "# 2 columns are expression (EGFR_rnaseq, PTEN_rnaseq), which `expression` reads from this table by"
+    assert f"{told} `gene_suffix: _rnaseq`, `patient_column: patient_id`" in text
     assert "not used, unless columns name them: EGFR_cnv\n" in f"{text}\n"
 
 

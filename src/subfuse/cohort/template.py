@@ -56,6 +56,8 @@ expression:                      # leave out if there is none
                                  # log2_counts, log2_cpm, log2_fpkm, log2_fpkm_uq, log2_tpm (all log2(x + 1)),
                                  # log2_fpkm_001, log2_tpm_001 (log2(x + 0.001), Xena's Toil tables)
   # orientation: genes_by_patients   # or patients_by_genes; needed where the identifiers do not tell
+  # gene_suffix: _rnaseq         # columns of genes end so, in a table that has others, such as that of the patients
+  # patient_column: case_id      #   and whose its rows are
   # sample_sheet: samples.csv    # sample_id, patient_id, where samples are not TCGA barcodes
   # aliases: my_aliases.tsv      # previous, approved: gene names in addition to the built-in ones
   # standardise: cohort          # z-scores within the cohort: when units or laboratories differ between cohorts

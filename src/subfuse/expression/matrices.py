@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from subfuse.bounded_files import require_regular_file
-from subfuse.errors import ConfigurationError, DataError
+from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.expression.numeric_tables import NumericTable, read_numeric_table
 from subfuse.expression.samples import SampleMatrix, assign_samples, read_sample_sheet, refuse_repeated
 from subfuse.identifiers import composed, describe_mismatch, patient_of_barcode, site_of_barcode
@@ -69,6 +69,59 @@ def read_plain(
     listed = frozenset(read_sample_sheet(sheet)) if sheet is not None and orientation is None else frozenset()
     orientation = orientation or _recognise_orientation(table, patients, listed, path)
     return _matrix(table, path, unit, sheet, genes_in_rows=orientation == "genes_by_patients")
+
+
+def read_beside_patients(
+    path: Path, *, unit: str, suffix: str, patient_column: str, sheet: Path | None = None
+) -> SampleMatrix:
+    """Returns the expression in a table of patients or slides that has a column for each gene, such as `EGFR_rnaseq`.
+
+    Args:
+        path: The table.
+        unit: Unit of its values.
+        suffix: How the names of these columns end; the rest is the gene.
+        patient_column: Whose the rows are. Rows of one patient with the same expression, one a slide, are one.
+        sheet: Which sample belongs to which patient, see `read_sample_sheet`.
+
+    Raises:
+        DataError: No such column; as `read_numeric_table`; a row without identifier, or two of a patient that differ.
+    """
+    table = read_numeric_table(path, suffix=suffix, nameless_rows=True)
+    if not table.columns:
+        raise DataError(
+            f"{path}: columns of genes that end in {suffix} are required. Found none. Correct `gene_suffix`."
+        )
+    named = {table.corner.lower(): table.rows} | {name: table.annotations[name].tolist() for name in table.annotations}
+    identifiers = named.get(patient_column.lower())
+    if identifiers is None:
+        raise DataError(
+            f"{path}: a column {patient_column} is required, as `patient_column` says. Found "
+            f"{preview([name for name in named if name])}. Correct `patient_column`."
+        )
+    places = [f"row {number}" for number in range(table.first_line, table.first_line + len(table.rows))]
+    if "" in identifiers:
+        raise DataError(
+            f"{path}, {places[identifiers.index('')]}: an identifier is required in {patient_column}. Found an empty "
+            "cell. Fill it, or remove the row."
+        )
+    rows: dict[tuple[str, bytes], int] = {}
+    for row, name in enumerate(identifiers):
+        rows.setdefault((name, table.values[row].tobytes()), row)
+    kept = list(rows.values())
+    samples = assign_samples([identifiers[row] for row in kept], sheet)
+    samples["place"] = [f"{places[row]} ({identifiers[row]})" for row in kept]
+    refuse_repeated(samples, path)
+    genes = [column.removesuffix(suffix) for column in table.columns]
+    gene_places = [f"column {number}" for number in table.column_numbers]
+    return SampleMatrix(
+        table.values[kept],
+        samples,
+        gene_axis(genes, pd.DataFrame(), gene_places),
+        unit,
+        path,
+        source_of(path, samples),
+        warnings=table.notes,
+    )
 
 
 def read_cbioportal(path: Path, *, unit: str | None = None, sheet: Path | None = None) -> SampleMatrix:

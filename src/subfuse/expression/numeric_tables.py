@@ -59,9 +59,14 @@ class _Header:
 
 
 def read_numeric_table(
-    path: Path, *, text_columns: Collection[str] = (), comment: str | None = None, nameless_rows: bool = False
+    path: Path,
+    *,
+    text_columns: Collection[str] = (),
+    comment: str | None = None,
+    nameless_rows: bool = False,
+    suffix: str = "",
 ) -> NumericTable:
-    """Returns a csv or tsv file of numbers with a header and a first column of names; .gz is unpacked.
+    """Returns a csv or tsv file of numbers with a header and a first column of names; .gz and .zip are unpacked.
 
     Args:
         path: The file. The header decides whether tabs, commas or semicolons separate the columns. With semicolons,
@@ -69,13 +74,14 @@ def read_numeric_table(
         text_columns: Names, in lower case, of further columns that hold text.
         comment: Beginning of lines before the header that are passed over.
         nameless_rows: True where the first column may be empty.
+        suffix: How the names of columns of numbers end; all others hold text.
 
     Raises:
         DataError: A file that is missing, empty, truncated, not a table or a web page; a nameless row or column (empty
             ones at the end of lines are passed over), rows of other lengths, or a cell that is not a number. Names
             file, row and column.
     """
-    header = _read_header(path, comment, text_columns)
+    header = _read_header(path, comment, text_columns, suffix)
     texts, values = _parse_well_formed(path, header) or _parse_any(path, header)
     names = texts.fillna("").map(lambda text: " ".join(text.split()))
     rows, first_line = names[0].tolist(), header.n_skipped + 1
@@ -99,7 +105,7 @@ def read_numeric_table(
     )
 
 
-def _read_header(path: Path, comment: str | None, text_columns: Collection[str]) -> _Header:
+def _read_header(path: Path, comment: str | None, text_columns: Collection[str], suffix: str) -> _Header:
     read_first_line(path)  # says what else the file is
     n_skipped = 1
     try:
@@ -129,7 +135,7 @@ def _read_header(path: Path, comment: str | None, text_columns: Collection[str])
         raise DataError(f"{path}: every column needs a name. Column {header.index('', 1) + 1} has none.")
     # separators at the end of lines: read as text, which must be empty
     is_text = [
-        position in (0, *range(n_named, len(header))) or name.lower() in text_columns
+        position in (0, *range(n_named, len(header))) or name.lower() in text_columns or not name.endswith(suffix)
         for position, name in enumerate(header)
     ]
     return _Header(header, is_text, separator, n_skipped, has_line_break=start != first, decimal=decimal)

@@ -17,7 +17,7 @@ from subfuse.expression.gdc.star import read_gdc_star
 from subfuse.expression.gene_names import approved_name, gene_aliases, name_genes
 from subfuse.expression.h5ad import read_anndata
 from subfuse.expression.ivygap import read_ivygap
-from subfuse.expression.matrices import read_cbioportal, read_plain, read_xena
+from subfuse.expression.matrices import read_beside_patients, read_cbioportal, read_plain, read_xena
 from subfuse.expression.samples import (
     SampleMatrix,
     choose_samples,
@@ -123,6 +123,10 @@ def _read(
         case H5adMatrix():
             names = {"layer": section.layer, "patient_column": section.patient_column}
             return read_anndata(section.table, unit=section.unit, sheet=section.sample_sheet, **names)
+        case PlainMatrix(gene_suffix=str(suffix), patient_column=str(column)):
+            return read_beside_patients(
+                section.table, unit=section.unit, suffix=suffix, patient_column=column, sheet=section.sample_sheet
+            )
         case PlainMatrix():
             return read_plain(
                 section.table,

@@ -47,6 +47,16 @@ class PlainMatrix(MatrixSource):
     format: Literal["plain"] = "plain"
     unit: ExpressionUnit
     orientation: Literal["patients_by_genes", "genes_by_patients"] | None = None  # None: by the identifiers
+    gene_suffix: str | None = Field(default=None, min_length=1)  # of the genes' columns, in a table with others
+    patient_column: str | None = Field(default=None, min_length=1)  # in such a table
+
+    @model_validator(mode="after")
+    def _names_patients_beside_genes(self) -> "PlainMatrix":
+        if (self.gene_suffix is None) != (self.patient_column is None):
+            raise ValueError("`gene_suffix` and `patient_column` go together: columns of genes, and that of patients")
+        if self.gene_suffix is not None and self.orientation == "genes_by_patients":
+            raise ValueError("`gene_suffix` is of columns, one a gene: remove `orientation`")
+        return self
 
 
 class CbioportalMatrix(MatrixSource):

@@ -9,6 +9,7 @@ import pandas as pd
 import yaml
 from pydantic import ValidationError
 
+from subfuse.bounded_files import ZIPPED_TABLES
 from subfuse.clinical.reading import read_clinical
 from subfuse.cohort.cohort_file import CohortFile
 from subfuse.errors import ConfigurationError, DataError, SubfuseError, command_line, counted, preview
@@ -182,7 +183,11 @@ def _told(folder: Path, tables: Sequence[FoundTable], base: Path) -> list[str]:
     lines += [remark(f"not read: {table.problem}", indent=0) for table in tables if table.problem]
     closed = [path.name for path in sorted(folder.iterdir()) if path.is_dir() and not may_be_read(path)]
     lines += [remark(f"not read, since the system does not permit it: {preview(closed)}", indent=0)] if closed else []
-    others = [path.name for path in sorted(folder.iterdir()) if path.name.lower().endswith(_UNREADABLE)]
+    others = [path.name for path in sorted(folder.iterdir()) if _is_unreadable(path.name.lower())]
     if others:
         lines.append(remark(f"not read: {preview(others, 8)}. Save tables as .csv or .xlsx", indent=0))
     return lines
+
+
+def _is_unreadable(name: str) -> bool:
+    return name.endswith(_UNREADABLE) and not name.endswith(ZIPPED_TABLES)

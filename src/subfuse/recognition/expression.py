@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from subfuse.recognition.kinds import (
     GDC_MANIFEST,
     GDC_METADATA,
     GDC_SHEET,
+    GENE_SUFFIX,
     MATRIX,
     SAMPLE_SHEET,
     STUDY_EXPRESSION,
@@ -29,6 +31,7 @@ from subfuse.recognition.kinds import (
     XENA,
     FoundTable,
     numbers_in,
+    patient_column,
     star_files,
 )
 from subfuse.recognition.yaml_lines import asked, line, names_of, relative, remark
@@ -60,7 +63,7 @@ def expression_lines(folder: Path, direct: Sequence[FoundTable], below: Sequence
     matrices = [] if ivygap else _matrices(direct) or ([] if star else _matrices(below))
     n_sources = bool(star) + len(ivygap) + len(matrices)
     if n_sources == 0:
-        return []
+        return _beside_patients(tables, base)
     if n_sources > 1:
         places = [*([_parent(star)] if star else []), *ivygap, *(table.path for table in matrices)]
         formats = {_FORMATS.get(table.kind, "plain") for table in matrices}
@@ -79,6 +82,22 @@ def _matrices(tables: Sequence[FoundTable]) -> list[FoundTable]:
     """Returns the tables that could be meant; z-scores of a study where it has nothing else."""
     found = [table for table in tables if table.kind in _MATRICES]
     return found or [table for table in tables if table.kind == STUDY_ZSCORES]
+
+
+def _beside_patients(tables: Sequence[FoundTable], base: Path) -> list[str]:
+    """Returns the lines of expression in the one table of patients that has it, as those of MCAT; else none."""
+    found = [table for table in tables if any(str(name).endswith(GENE_SUFFIX) for name in table.start)]
+    columns = [patient_column([str(name) for name in table.start]) for table in found]
+    if len(found) != 1 or columns[0] is None:
+        return []
+    genes = found[0].start.filter(regex=f"{GENE_SUFFIX}$")
+    return [
+        "expression:",
+        line("table", relative(found[0].path, base)),
+        line("gene_suffix", GENE_SUFFIX, f"how its {genes.shape[1]} columns of expression end"),
+        line("patient_column", columns[0]),
+        asked("unit", f"{_UNITS}?{_extent(replace(found[0], start=genes))}"),
+    ]
 
 
 def _parent(paths: Sequence[Path]) -> Path:

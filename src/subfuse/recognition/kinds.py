@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from subfuse.bounded_files import open_bounded, tables_of
+from subfuse.bounded_files import ZIPPED_TABLES, open_bounded, tables_of
 from subfuse.clinical.gdc import is_clinical, read_gdc
 from subfuse.cohort.marker import PROVENANCE, STARTED
 from subfuse.errors import DataError, SubfuseError
@@ -38,7 +38,9 @@ _SUFFIXES = (
     ".gmt",
     ".parquet",
     ".pq",
+    *ZIPPED_TABLES,
 )
+GENE_SUFFIX = "_rnaseq"  # of columns of expression in the tables of patients of MCAT and PORPOISE
 CLASS = "label"  # what CLAM calls the class of a slide
 _MOST_TABLES = 20  # of a subfolder; more are one kind of data, such as a file for each sample
 _LEVELS = 4  # of subfolders, in which tables are looked for

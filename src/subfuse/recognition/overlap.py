@@ -15,6 +15,7 @@ from subfuse.identifiers import patient_of_barcode
 from subfuse.preparation.slides.slide_table import read_slides
 from subfuse.recognition.yaml_lines import PROBLEM, remark
 from subfuse.settings import BLANK
+from subfuse.tables import read_text_table
 
 _TEXTS = (None, "plain", "xena", "cbioportal")  # formats of expression whose names stand in a text table
 
@@ -58,10 +59,17 @@ def _with_slides(section: Mapping[str, Any], patient_ids: frozenset[str], base: 
 
 
 def _with_expression(section: Mapping[str, Any], patient_ids: frozenset[str], base: Path) -> set[str] | None:
-    """Returns the names of a text table's columns or rows, whichever are more patients; None for other sources."""
+    """Returns the names of a text table's columns or rows, whichever are more patients; None for other sources.
+
+    Of a table that has expression beside other columns, the cells of that of patients.
+    """
     if "table" not in section or "sample_sheet" in section or section.get("format") not in _TEXTS:
         return None
     try:
+        if "gene_suffix" in section:
+            return {
+                patient_of_barcode(name) for name in read_text_table(base / section["table"])[section["patient_column"]]
+            }
         columns, rows = _names_in(base / section["table"])
     except (SubfuseError, OSError):
         return None

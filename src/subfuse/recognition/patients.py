@@ -11,6 +11,7 @@ from subfuse.recognition.follow_up import follow_up_lines, is_outcome
 from subfuse.recognition.kinds import (
     CLASS,
     GDC_CLINICAL,
+    GENE_SUFFIX,
     PATIENTS,
     SLIDES_OF_PATIENTS,
     STUDY_PATIENTS,
@@ -31,7 +32,6 @@ from subfuse.recognition.yaml_lines import (
 from subfuse.tables import read_text_table, usual_name
 
 _STATUS, _MONTHS = "_STATUS", "_MONTHS"  # end the names of a follow-up's columns in cBioPortal
-_OF_GENES = "_rnaseq"  # ends the names of such columns in the tables of MCAT and PORPOISE
 _LOOKED_AT = 20  # lines of a table
 _PLAIN = (PATIENTS, SLIDES_OF_PATIENTS)
 _LABELS = {  # our name: what a table may call it
@@ -160,10 +160,12 @@ def _columns(table: pd.DataFrame) -> list[str]:
     unused = [name for name in names if name not in columns.values() and usual_name(name) != "slideid"]
     if {"idh", "codeletion_1p19q"} <= set(columns):
         lines.append(remark("derive: {diagnosis: {rule: who2021}}    # diagnosis from the markers"))
-    of_genes = [name for name in unused if name.endswith(_OF_GENES)]
+    of_genes = [name for name in unused if name.endswith(GENE_SUFFIX)]
     if of_genes:
-        told = f"{len(of_genes)} columns are expression ({preview(of_genes, 3)}), which is read from a table of its own"
-        lines.append(remark(f"{told}: patients × genes, to be given as `expression`"))
+        told = (
+            f"{len(of_genes)} columns are expression ({preview(of_genes, 3)}), which `expression` reads from this table"
+        )
+        lines.append(remark(f"{told} by `gene_suffix: {GENE_SUFFIX}`, `patient_column: {patient}`"))
         unused = [name for name in unused if name not in of_genes]
     if unused:
         lines.append(remark(f"not used, unless columns name them: {preview(unused, 12)}"))
