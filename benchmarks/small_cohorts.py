@@ -1,13 +1,13 @@
 """Where small cohorts lose against a straight line, and what gives them their results: changes of training, each alone.
 
 SUBFUSE_REAL_DATA=... python benchmarks/small_cohorts.py [--work benchmarks/work] [--cohorts NAME ...]
-    [--models NAME ...] [--changes NAME ...] [--seeds 0 1 2]
+    [--models NAME ...] [--changes NAME ...] [--splits inner test] [--seeds 0 1 2]
 
 Survival of 333 TCGA stomach cancers with slide features and expression, of 569 TCGA gliomas with expression, age and
 sex, and of simulated cohorts of 100 to 600 patients. Inner splits: the patients of an outer fold that are not tested
 are divided again, in five, and some parts of each outer fold are predicted by models of the others. Only they are for
-choosing; rows of test folds are for the record. Resumable: what is finished stays in `--work`. The page keeps what it
-says of cohorts that are not measured this time.
+choosing; rows of test folds are for the record. Resumable: what is finished stays in `--work`. The page keeps the rows
+that are not measured this time; each says of which commit it is.
 """
 
 import argparse
@@ -43,7 +43,7 @@ RESULT = ROOT / "benchmarks" / "results" / "small_cohorts.md"
 WHY = Path(__file__).parent / "small_cohorts_why.md"  # what follows from the numbers, below them
 INNER_PARTS = 5  # that the patients of an outer fold are divided into
 N_BOOTSTRAP = 1000
-INNER, TESTED = "inner splits", "test folds"
+SPLITS_OF_PAGE = {"inner": "inner splits", "test": "test folds"}
 OTHERS = ("mean", "gated-abmil", "clam-sb", "dsmil", "transmil", "concat", "late-fusion")  # by default, on test folds
 
 
@@ -116,7 +116,9 @@ def inner_splits(cohort: Cohort, folds: Sequence[Fold], parts_tested: int) -> It
         yield from parts[:parts_tested]
 
 
-def sections(name: str, work: Path, models: Sequence[str] | None, seeds: Sequence[int]) -> Iterator[Section]:
+def sections(
+    name: str, work: Path, models: Sequence[str] | None, seeds: Sequence[int], splits: Sequence[str]
+) -> Iterator[Section]:
     """Yields the tables of a cohort."""
     source = COHORTS[name]
     cohort = source.cohort(work / name)
@@ -128,11 +130,14 @@ def sections(name: str, work: Path, models: Sequence[str] | None, seeds: Sequenc
         for change, what in changes_of(model, has_slides=source.has_slides).items()
     ]
     inner = list(inner_splits(cohort, outer[: source.outer_folds], source.parts_tested))
-    yield Section(f"{source.title}: {INNER}", cohort, inner, rows, (0, 1, 2), work / name / "inner")
-    if source.is_tested:
+    if "inner" in splits:
+        title = f"{source.title}: {SPLITS_OF_PAGE['inner']}"
+        yield Section(title, cohort, inner, rows, (0, 1, 2), work / name / "inner")
+    if source.is_tested and "test" in splits:
         shown = [row for row in rows if row.name in (DEFAULT, ALONE)]
         shown += [Row(model, DEFAULT, Change()) for model in OTHERS if model in (models or OTHERS)]
-        yield Section(f"{source.title}: {TESTED}", cohort, outer, shown, seeds, work / name / "test")
+        title = f"{source.title}: {SPLITS_OF_PAGE['test']}"
+        yield Section(title, cohort, outer, shown, seeds, work / name / "test")
 
 
 def predictions(section: Section, fold: Fold, row: Row, seed: int, epochs: int | None) -> pd.DataFrame:
@@ -235,17 +240,9 @@ def difference(table: pd.DataFrame, other: pd.DataFrame | None) -> str:
     return f"{gain:+.3f} ({interval(resampled(table) - resampled(other), '+')})"
 
 
-def report(title: str, rows: dict[tuple[str, str], pd.DataFrame]) -> Iterator[str]:
-    """Yields the rows as a Markdown table."""
+def table_rows(rows: dict[tuple[str, str], pd.DataFrame]) -> Iterator[str]:
+    """Yields the rows of a Markdown table."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    yield from [
-        f"## {title}",
-        "",
-        f"Commit {commit.strip()}; {platform.machine()}, {available_cores()} cores, shared with other work.",
-        "",
-        "| model | change | C-index | each seed | 95 % interval | changed by | above the best line by | seconds |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
     lines = {model: table for (model, change), table in rows.items() if model in LINEAR and change == DEFAULT}
     best = max(lines.values(), key=mean_concordance, default=None)
     for (model, change), table in rows.items():
@@ -254,34 +251,46 @@ def report(title: str, rows: dict[tuple[str, str], pd.DataFrame]) -> Iterator[st
         of_seeds = ", ".join(f"{mean_concordance(part):.3f}" for _, part in table.groupby("seed"))
         cells = [model, change, f"{mean_concordance(table):.3f}", of_seeds, interval(resampled(table))]
         cells += [difference(table, reference), difference(table, best), f"{table['seconds'].median():.0f}"]
-        yield f"| {' | '.join(cells)} |"
-    yield ""
+        yield f"| {' | '.join([*cells, commit.strip()])} |"
 
 
-def kept_sections() -> dict[str, str]:
-    """Returns the tables of the page as it is, by title."""
+def rows_of_page() -> dict[str, list[str]]:
+    """Returns the rows of the page's tables as it is, by title."""
     parts = re.split(r"^## ", RESULT.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
-    return {part.splitlines()[0]: f"## {part.rstrip()}\n" for part in parts}
+    return {
+        part.splitlines()[0]: [row for row in part.splitlines() if re.match(r"\| (?!model )", row)] for part in parts
+    }
 
 
-def page(tables: dict[str, str]) -> str:
+def merged(kept: Sequence[str], measured_now: Sequence[str]) -> list[str]:
+    """Returns rows of both, in the order of the models; what is measured now replaces what was."""
+    by_name = {tuple(row.split(" | ")[:2]): row for row in (*kept, *measured_now)}
+    order = [*LINEAR, "subspace", "snn", "abmil", *OTHERS]
+    return sorted(by_name.values(), key=lambda row: order.index(row.split(" | ")[0].removeprefix("| ")))
+
+
+def page(tables: dict[str, list[str]]) -> str:
     """Returns the page as Markdown."""
-    titles = [f"{source.title}: {splits}" for source in COHORTS.values() for splits in (INNER, TESTED)]
     lines = [
         "# Small cohorts with weak signal",
         "",
         "    SUBFUSE_REAL_DATA=... python benchmarks/small_cohorts.py",
         "",
-        "C-index of survival, mean over splits and seeds. Differences and intervals are of the first seed, by drawing "
-        "patients anew (paired); they recur across inner splits, so intervals of these are too narrow. Networks are "
-        f"changed without their linear path, each change alone, against `{ALONE}`; what is called `{DEFAULT}` or "
-        f"`{LINE}` is compared with the default. The best line is that of cox, cox-slides and cox-both with the "
-        "highest C-index in the table. Seconds are processor time of the median training.",
+        f"{platform.machine()}, {available_cores()} cores, shared with other work. C-index of survival, mean over "
+        "splits and seeds. Differences and intervals are of the first seed, by drawing patients anew (paired); they "
+        "recur across inner splits, so intervals of these are too narrow. Networks are changed without their linear "
+        f"path, each change alone, against `{ALONE}`; what is called `{DEFAULT}` or `{LINE}` is compared with the "
+        "default. The best line is that of cox, cox-slides and cox-both with the highest C-index in the table. Seconds "
+        "are processor time of the median training; every row says of which commit it is.",
         "",
-        *(tables[title] for title in titles if title in tables),
-        WHY.read_text(encoding="utf-8"),
     ]
-    return "\n".join(lines)
+    head = (
+        "model | change | C-index | each seed | 95 % interval | changed by | above the best line by | seconds | commit"
+    )
+    for title in (f"{source.title}: {splits}" for source in COHORTS.values() for splits in SPLITS_OF_PAGE.values()):
+        if title in tables:
+            lines += [f"## {title}", "", f"| {head} |", f"|{'---|' * 9}", *tables[title], ""]
+    return "\n".join([*lines, WHY.read_text(encoding="utf-8")])
 
 
 def main() -> None:
@@ -290,16 +299,18 @@ def main() -> None:
     parser.add_argument("--cohorts", nargs="+", choices=tuple(COHORTS), default=tuple(COHORTS))
     parser.add_argument("--models", nargs="+", default=None)
     parser.add_argument("--changes", nargs="+", default=None)
+    parser.add_argument("--splits", nargs="+", choices=tuple(SPLITS_OF_PAGE), default=tuple(SPLITS_OF_PAGE))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="Of networks on test folds.")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.cohorts:
-        for section in sections(name, options.work, options.models, options.seeds):
-            rows = measured(section, options.changes)
-            if options.models or options.changes:
-                print("\n".join(report(section.title, rows)))
-            else:
-                write_text(RESULT, page(kept_sections() | {section.title: "\n".join(report(section.title, rows))}))
+        for section in sections(name, options.work, options.models, options.seeds, options.splits):
+            rows = list(table_rows(measured(section, options.changes)))
+            print("\n".join(rows))
+            if not options.changes:
+                tables = rows_of_page()
+                tables[section.title] = merged(tables.get(section.title, []), rows)
+                write_text(RESULT, page(tables))
 
 
 if __name__ == "__main__":
