@@ -1,8 +1,10 @@
 """Folders of tools and workbooks that cannot be used as they are: one line, or slides left out with their reason."""
 
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -68,6 +70,29 @@ def test_states_of_another_slide_leave_theirs_out(folder, capsys):
     code, _, error = check(folder, capsys)
     assert (code, error.count("\n")) == (3, 1)
     assert "what TRIDENT records of slide" in error
+
+
+def test_outlines_that_cross_themselves_or_are_empty_leave_their_slides_out(folder, capsys):
+    tifffile = pytest.importorskip("tifffile")
+    pytest.importorskip("lazyslide")
+    square = [[[0, 0], [500, 0], [500, 500], [0, 500], [0, 0]]]
+    outlines = dict.fromkeys(SLIDES[:8], square)
+    outlines |= {SLIDES[1]: [[[0, 0], [500, 500], [500, 0], [0, 500], [0, 0]]], SLIDES[2]: []}
+    for name in ("slides", "outlines"):
+        (folder / name).mkdir()
+    for slide, coordinates in outlines.items():
+        tifffile.imwrite(folder / "slides" / f"{slide}.tiff", np.full((512, 512, 3), 200, np.uint8), tile=(256, 256),
+                         photometric="rgb", resolution=(20000, 20000), resolutionunit="CENTIMETER")  # fmt: skip
+        polygon = {"geometry": {"type": "Polygon", "coordinates": coordinates}}
+        (folder / "outlines" / f"{slide}.geojson").write_text(json.dumps(polygon))
+    code, shown, error = check(
+        folder, capsys, splits={"folds": 2}, slides={"folder": "slides", "tissue": "geojson:outlines"}
+    )
+    assert code == 0, shown + error
+    assert "slides: 6, of 6 patients" in shown
+    for slide, found in ((SLIDES[1], "Self-intersection"), (SLIDES[2], "empty")):  # words of a table, which wraps
+        assert f"outlines/{slide}.geojson," in shown
+        assert found in shown
 
 
 @pytest.mark.parametrize("n_absent", [10, 12])

@@ -85,6 +85,13 @@ def test_an_endpoint_has_a_time_or_two_dates(tmp_path, keys) -> None:
         ({"pfs": PFS | {"time": "t", "time_unit": None}}, {"t": "months"}, ConfigurationError, "column 'months' does"),
         ({"pfs": PFS | {"event_values": None}}, {}, DataError, r"true, false, 1 or 0 .* in patients\.endpoints\.pfs"),
         ({"pfs": PFS | {"event_values": {"yes": True}}}, {}, DataError, r"row 3 \(b\), column pfs: a declared value"),
+        ({"pfs": PFS | {"event_values": {"yes": "tumour"}}}, {}, ValidationError, "Found tumour, and no false"),
+        (
+            {"pfs": PFS | {"event_values": {"yes": "tumour", "maybe": "other", "NA": False}}},
+            {},
+            DataError,
+            r"row 3 \(b\), column pfs: a declared value is required \(yes, maybe, NA\)\. Found 'no'",
+        ),
         ({"pfs": PFS | {"time": "grade"}}, {}, DataError, r"row 2: grade must be a number of months\. Found 'G4'"),
         ({"time": PFS}, {}, ConfigurationError, "endpoints.time: a name whose columns time_days and time_event"),
         ({"x": PFS}, {"x_days": "grade"}, ConfigurationError, "endpoints.x: a name .* Found x_days among"),

@@ -48,6 +48,7 @@ def test_slides_of_another_tiling_are_neither_predicted_nor_explained(cohort, tm
     name = next(p.patient_id for p in cohort if p.slides)
     for ask in (
         lambda: found.predict(other),
+        lambda: found.evaluate(replace(other, name="elsewhere"), tmp_path / "out"),
         lambda: found.explain(other, name, model="abmil", out=tmp_path / "out"),
         lambda: found.explain_cohort(other, tmp_path / "out", model="abmil"),
     ):

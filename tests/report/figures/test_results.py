@@ -21,6 +21,7 @@ def curve(name: str, *, longest: float) -> SurvivalCurve:
     )
 
 
+PREDICTED, MEASURED = np.array([1.0, 2.0, 4.0]), np.array([2.0, 1.0, 6.0])
 WORTH = {"A": np.array([0.3, 0.1, np.nan]), "B": np.array([0.0, -0.1, -0.2]), "C": np.array([0.2, 0.2, 0.1])}
 
 
@@ -36,6 +37,7 @@ def drawings() -> dict[str, str]:
         ),
         "roc": figures.roc_curves({"class 1": rates, "macro": rates}, emphasis="macro"),
         "calibration": figures.calibration_curves({"class 1": (*rates, np.array([3, 4, 5]))}),
+        "numbers": figures.predicted_against_measured(PREDICTED, MEASURED),
         "decisions": figures.decision_curves(
             {name: {"ours": worth, "all": -worth, "none": 0 * worth} for name, worth in WORTH.items()},
             np.array([0.1, 0.5, 0.9]),
@@ -69,6 +71,34 @@ class TestEveryFigure:
     def test_takes_every_colour_from_the_page(self, drawn, name):
         assert re.findall(r"#[0-9a-fA-F]{6}\b", drawn[name]) == []
         assert "var(--ink)" in drawn[name]
+
+
+def drawn_axes(monkeypatch, draw):
+    """The axes of a figure before it becomes text."""
+    kept = []
+    monkeypatch.setattr(figures, "svg_text", lambda figure: kept.append(figure) or "")
+    draw()
+    (axes,) = kept[0].axes
+    return axes
+
+
+def test_numbers_are_a_point_per_patient_on_equal_axes_beside_the_line_of_right_ones(monkeypatch):
+    axes = drawn_axes(monkeypatch, lambda: figures.predicted_against_measured(PREDICTED, MEASURED))
+    (points,) = axes.collections
+    np.testing.assert_array_equal(points.get_offsets(), np.column_stack([PREDICTED, MEASURED]))
+    right, fitted = axes.lines
+    np.testing.assert_array_equal(right.get_xydata(), [[1, 1], [6, 6]])
+    slope = ((PREDICTED - PREDICTED.mean()) * (MEASURED - MEASURED.mean())).sum() / PREDICTED.var() / 3
+    ends = MEASURED.mean() + slope * (np.array([1.0, 4.0]) - PREDICTED.mean())
+    np.testing.assert_allclose(fitted.get_xydata(), [[1, ends[0]], [4, ends[1]]])
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Predicted", "Measured")
+    assert axes.get_xlim() == axes.get_ylim() == pytest.approx((0.8, 6.2))
+    assert axes.get_aspect() == 1
+
+
+def test_one_predicted_number_for_all_has_no_fitted_line(monkeypatch):
+    axes = drawn_axes(monkeypatch, lambda: figures.predicted_against_measured(np.full(3, 2.0), MEASURED))
+    assert len(axes.lines) == 1
 
 
 def test_figures_are_the_same_every_time(drawn):
