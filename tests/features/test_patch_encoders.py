@@ -4,18 +4,20 @@ import subprocess
 import sys
 import warnings
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pretended_gpu import GPU, OnGpu, PretendedGpu, moved_to_gpu, pretend
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from subfuse.errors import ConfigurationError
 from subfuse.features import patch_encoders
-from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder
+from subfuse.features.encoder import BATCH, OFFLINE_ENCODER, PatchEncoder
 from subfuse.features.patch_encoders import load_patch_encoder
 from subfuse.files import sha256_of_file
 from torchscript_files import Colours, Tokens, TwoOutputs, save_scripted
@@ -313,3 +315,51 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ConfigurationError, match=r"pip install 'subfuse\[encoders\]'"):
         load_patch_encoder(OFFLINE_ENCODER)
+
+
+class Small(patch_encoders._Network):
+    """Four numbers of an image of 16 px."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).requires_grad_(False)
+        data = {"input_size": (3, 16, 16), "interpolation": "bicubic", "mean": (0.5,) * 3, "std": (0.2,) * 3}
+        super().__init__("small", model, data, sha256="0")
+
+    def _features(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self._model(pixels)
+
+    def move(self) -> None:
+        """Moves what is held to the pretended GPU."""
+        self._device, self._batch = GPU, BATCH
+        self._mean, self._std = OnGpu(self._mean), OnGpu(self._std)
+        moved_to_gpu(self._model)
+
+
+@pytest.mark.walk
+def test_a_gpu_takes_the_next_images_before_the_features_of_the_last_are_waited_for(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 255, (130, 16, 16, 3)).astype(np.uint8)
+    encoder, told = Small(), []
+    expected = encoder.encode(images)
+
+    class Event:
+        def record(self, stream: object) -> None:
+            told.append("queued")
+
+        def synchronize(self) -> None:
+            told.append("waited")
+
+    pretend(monkeypatch)
+    monkeypatch.setattr("torch.cuda.Event", Event)
+    monkeypatch.setattr("torch.cuda.current_stream", lambda device: None)
+    monkeypatch.setattr("torch.autocast", lambda *_, **__: nullcontext())  # of float16
+    encoder.move()
+    with PretendedGpu() as gpu:
+        waiting = [encoder.queue(images), encoder.queue(images[:3])]
+        assert told == ["queued", "queued"]
+        found = [features() for features in waiting]
+    assert told == ["queued", "queued", "waited", "waited"]
+    assert gpu.copies["blocking"] == 0
+    assert gpu.copies["queued"] == 3  # of BATCH, 2 and 3 images
+    np.testing.assert_allclose(found[0], expected, atol=1e-5)
+    np.testing.assert_allclose(found[1], expected[:3], atol=1e-5)
