@@ -154,7 +154,9 @@ def test_predictions_are_means_of_the_tested_rows(folder, exported):
     obs = exported.obs
     assert set(obs.index[obs["survival_risk"].notna()]) == set(risks.index)
     np.testing.assert_allclose(obs.loc[risks.index, "survival_risk"], risks)
-    assert {name for name in obs if name.startswith("survival_survival_")}
+    horizons = [name for name in obs if name.startswith("survival_survival_")]
+    assert horizons
+    assert obs.loc[risks.index, horizons].notna().all(axis=None)
     assert exported.uns["predictions"] == {"model": "cox", "repeats": table["repeat"].nunique()}
 
 

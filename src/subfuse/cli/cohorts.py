@@ -238,7 +238,8 @@ def _export_mudata(arguments: Namespace) -> None:
 
     data = export_mudata(arguments.prepared, arguments.out, run=arguments.run)
     held = "; ".join(f"{name} {part.n_obs} × {part.n_vars}" for name, part in data.mod.items())
-    print(f"Wrote {arguments.out}: {counted(data.n_obs, 'patient')}; {held}")
+    of_run = f"; predictions of {data.uns['predictions']['model']}" if "predictions" in data.uns else ""
+    print(f"Wrote {arguments.out}: {counted(data.n_obs, 'patient')}; {held}{of_run}")
 
 
 COMMANDS = {

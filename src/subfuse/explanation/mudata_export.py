@@ -37,8 +37,9 @@ def export_mudata(prepared: Path, out: Path, *, run: Path | None = None) -> Any:
     Args:
         prepared: The prepared folder.
         out: File to write, which must not be there yet.
-        run: Run on this cohort: the held-out predictions of its main model are `TASK_risk`, `TASK_survival_DAYS`,
-            `TASK_p_CLASS` and `TASK_predicted_value` in `obs`, means over the repeats.
+        run: Run on this cohort: the held-out predictions of its main model are `TASK_risk`, `TASK_survival_DAYS`
+            (of horizons that all folds share), `TASK_p_CLASS` and `TASK_predicted_value` in `obs`, means over the
+            repeats.
 
     Raises:
         ConfigurationError: `out` is there or has another suffix; nothing was prepared; or `run` is no finished run.
@@ -163,7 +164,7 @@ def _held_out(run: Path, prepared: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     model = main_model(list(table["model"].unique()))
     parts = []
     for task, rows in table[table["model"] == model].groupby("task", sort=False):
-        known = rows.dropna(axis=1, how="all")
+        known = rows.dropna(axis=1)  # a fold's own horizons are known of its patients alone
         columns = [c for c in known if c == _PREDICTED[0] or str(c).startswith(_PREDICTED[1:])]
         parts.append(known.groupby("patient_id")[columns].mean().add_prefix(f"{task}_"))
     return pd.concat(parts, axis=1), {"model": model, "repeats": int(table["repeat"].nunique())}
