@@ -17,7 +17,8 @@ def test_clam_tensor_has_coordinates_only_beside_its_hdf5_file(tmp_path):
     torch.save(torch.from_numpy(FEATURES), path)
 
     slide, layout, warnings = read(path)
-    assert (layout, warnings, slide.has_coordinates) == ("tensor", (NO_COORDINATES,), False)
+    assert (layout, warnings[0], slide.has_coordinates) == ("tensor", NO_COORDINATES, False)
+    assert "into `h5_files` beside `pt_files`" in warnings[1]
     assert slide.coords.tolist() == [[0, 0], [256, 0], [512, 0], [0, 256], [256, 256], [512, 256]]
     assert files_behind(path) == [path]
 

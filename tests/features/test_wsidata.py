@@ -4,11 +4,22 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
+import torch
 from tool_files import read
+from torchvision.transforms.v2 import Compose, ToDtype, ToImage
 from wsidata_store import CORNERS, FEATURES, write_store
 
 from subfuse.errors import DataError
 from subfuse.features.other_tools import files_behind, opened_features
+
+
+class Colours(torch.nn.Module):
+    """The mean colour of a tile."""
+
+    def forward(self, images):
+        return images.mean(dim=(2, 3))
+
 
 spatialdata = pytest.importorskip("spatialdata")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of zarr, anndata, dask and geopandas
@@ -126,3 +137,34 @@ def test_vectors_that_are_none_are_refused(tmp_path, features, named):
     with pytest.raises(DataError, match=named):
         read(path, encoder="titan")
     assert read(path, encoder="uni")[0].features.shape == (3, 5)
+
+
+@pytest.mark.walk
+def test_a_store_that_lazyslide_itself_makes(tmp_path):
+    lazyslide, wsidata = pytest.importorskip("lazyslide"), pytest.importorskip("wsidata")
+    pixels = np.full((1200, 1200, 3), 244, np.uint8)
+    pixels[200:1000, 200:1000] = np.random.default_rng(0).integers((150, 60, 120), (250, 180, 220), (800, 800, 3))
+    tifffile.imwrite(
+        tmp_path / "s.tiff", pixels, tile=(256, 256), photometric="rgb",
+        resolution=(20000, 20000), resolutionunit="CENTIMETER",
+    )  # fmt: skip
+    opened = wsidata.open_wsi(tmp_path / "s.tiff", store=tmp_path / "s.zarr")
+    lazyslide.pp.find_tissues(opened)
+    lazyslide.pp.tile_tissues(opened, 128, mpp=1.0)
+    transform = Compose([ToImage(), ToDtype(torch.float32, scale=True)])
+    lazyslide.tl.feature_extraction(
+        opened, model=Colours(), model_name="colours", transform=transform, num_workers=0, device="cpu"
+    )
+    lazyslide.tl.feature_aggregation(opened, "colours", encoder="mean")
+    opened.write()
+    opened.reader.detach_reader()
+    with opened_features(tmp_path / "s.zarr", encoder="colours") as file:
+        slide = file.slide_features(tmp_path / "s.zarr")
+    assert (slide.level0_mpp, slide.patch_size_level0, slide.encoder) == (0.5, 256, "colours")
+    assert len(slide.features) >= 9
+    for (x, y), found in zip(slide.coords, slide.features, strict=True):
+        expected = pixels[y : y + 256, x : x + 256].mean(axis=(0, 1)) / 255
+        np.testing.assert_allclose(found, expected, atol=0.02)
+    with opened_features(tmp_path / "s.zarr", encoder="colours-mean") as file:
+        vector = file.slide_features(tmp_path / "s.zarr").features
+    np.testing.assert_allclose(vector, slide.features.astype(float).mean(axis=0, keepdims=True), atol=0.01)

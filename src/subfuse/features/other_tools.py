@@ -105,7 +105,7 @@ def _opened_tensor(path: Path, mpp: float | None) -> Iterator[FeatureFile]:
     sibling = _coordinates_of_tensor(path)
     if not sibling.exists():
         bare = without_coordinates("tensor", shape, read)
-        yield replace(bare, warnings=(*bare.warnings, *_unread_places(path)))
+        yield replace(bare, warnings=(*bare.warnings, *_unread_places(path, sibling)))
         return
     with opened_hdf5(sibling) as file:
         found = read_hdf5(file, sibling, mpp)
@@ -121,8 +121,10 @@ def _coordinates_of_tensor(path: Path) -> Path:
     return path.parent.parent / "h5_files" / f"{path.stem}.h5"
 
 
-def _unread_places(path: Path) -> tuple[str, ...]:
-    """Returns what is told of places that Slideflow writes beside its tensors."""
+def _unread_places(path: Path, sibling: Path) -> tuple[str, ...]:
+    """Returns what is told of places that Slideflow writes beside its tensors, and CLAM in another folder."""
+    if path.parent.name == "pt_files":
+        return (f"CLAM writes the places of patches into `{sibling.parent.name}` beside `pt_files`: give both folders",)
     if not path.with_suffix(".index.npz").exists():
         return ()
     return (

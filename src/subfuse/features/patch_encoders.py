@@ -207,6 +207,10 @@ def _known(architecture: str) -> str:
         architecture.lower(), [*encoder_cards(), *timm.list_models(), OFFLINE_ENCODER], n=3
     )
     hint = f"Did you mean {' or '.join(near)}?" if near else f"Works offline: {OFFLINE_ENCODER}."
+    if architecture.lower() == "cobra":
+        hint = (
+            "COBRA encodes slides and no library that is used here has it: give the vectors that STAMP makes with it."
+        )
     raise ConfigurationError(
         f"Unknown patch encoder {architecture!r}: a name of timm, or one that `subfuse encoders` lists, is required. "
         f"{hint}"

@@ -31,3 +31,5 @@ def test_of_two_names_of_tools_one_is_used(tmp_path):
 def test_slides_must_be_named(tmp_path):
     with pytest.raises(DataError, match=r"a column `slide_id` \(the slide\) is required\. Found case, x"):
         read(tmp_path, "case,x\np,1\n")
+    with pytest.raises(DataError, match=r"Found slide, patient\. Rename"):  # as the file calls them
+        read(tmp_path, "slide,patient\ns,p\n")

@@ -19,7 +19,8 @@ def read_slide_table(path: Path) -> pd.DataFrame:
     """
     raw = read_text_table(path)
     table = usual_columns(named_as_ours(raw), SLIDE_COLUMNS, path)
-    require_columns(table, {"slide_id": "the slide"}, path, optional=SLIDE_COLUMNS)
+    named_by_file = table if "slide_id" in table else raw
+    require_columns(named_by_file, {"slide_id": "the slide"}, path, optional=SLIDE_COLUMNS)
     return table
 
 
