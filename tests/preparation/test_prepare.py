@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -264,6 +265,13 @@ def test_a_torchscript_file_encodes_the_slides(cohort: Path, tmp_path: Path) -> 
         colours = np.asarray(image).mean(axis=(0, 1)) / 255
     of_imagenet = (colours - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     np.testing.assert_allclose(read_features(first).features[0], of_imagenet, atol=0.02)
+    brighter = Colours()
+    torch.nn.init.constant_(brighter.conv.weight, 2.0)
+    save_scripted(brighter, script)
+    preparation._encoder.cache_clear()
+    prepare(cohort, tmp_path / "prepared", encoder=str(script), device="cpu")
+    assert read_cohort(tmp_path / "prepared").encoder_sha256 == sha256_of_file(script)
+    np.testing.assert_allclose(read_features(first).features[0], 2 * of_imagenet.sum(), atol=0.1)  # not those of before
     with pytest.raises(ConfigurationError, match=r"other\.pt: a TorchScript file is required.*Found no file"):
         prepare(cohort, tmp_path / "again", encoder=str(tmp_path / "other.pt"), device="cpu")
     assert not (tmp_path / "again").exists()

@@ -149,3 +149,13 @@ def script_file(name: str) -> Path | None:
         (True, None, None)
     """
     return Path(name) if "@" not in name and Path(name).suffix in _SCRIPT_SUFFIXES else None
+
+
+def is_file(name: str) -> bool:
+    """Returns whether an encoder's weights are a file that its name tells.
+
+    Example:
+        >>> is_file("mine.pt"), is_file("resnet18@mine.pth"), is_file("uni2")
+        (True, True, False)
+    """
+    return script_file(name) is not None or split_name(name)[1] is not None

@@ -30,7 +30,7 @@ from subfuse.exclusions import NothingLeft, exclusion_table, group_reasons, join
 from subfuse.execution import Progress
 from subfuse.expression.source import MatrixSource
 from subfuse.features.contrast import read_contrast
-from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder, SlideEncoder
+from subfuse.features.encoder import OFFLINE_ENCODER, PatchEncoder, SlideEncoder, is_file
 from subfuse.features.patch_spacing import NO_PATCH_SIZE
 from subfuse.features.registered.slide_encoders import load_encoder
 from subfuse.features.stored.in_place import where_features_are
@@ -227,7 +227,9 @@ def _prepare_one_slide(
         how: By which encoder and tiling.
         watch: Called with the slide, patches encoded and patches expected.
     """
-    done = completed_record(source, how.encoder, how.tiling, how.out)
+    # a file may hold other weights than when the slide was encoded; what has a name of its own does not
+    sha256 = _encoder(how.encoder, how.device).sha256 if is_file(how.encoder) else None
+    done = completed_record(source, how.encoder, how.tiling, how.out, encoder_sha256=sha256)
     if done is not None:
         return FinishedSlide(done, is_new=False)
     progress = None if watch is None else partial(watch, source.slide_id)
