@@ -68,7 +68,7 @@ def measure(cohort: Cohort, task: str, seed: int, fold_index: int) -> pd.DataFra
             "time_days": [p.time_days for p in tested],
             "event": [p.event for p in tested],
             "label": [DIAGNOSES.index(p.labels["diagnosis"]) for p in tested],
-            EXPECTED_CHANGE: model.expected_change(hidden),
+            EXPECTED_CHANGE: model.expected_change(hidden, model.predict_with_logits(hidden)[1]),
         }
     )
     said = {"both": model.predict(tested), "alone": model.predict(hidden), "student": student.predict(hidden)}

@@ -115,24 +115,36 @@ class FittedModel:
             line: What the linear path says of each usable patient, in their order, instead of what it would.
             kept: Bags that training kept of some of them, which are not read again.
         """
+        return self.predict_with_logits(patients, line=line, kept=kept)[0]
+
+    def predict_with_logits(
+        self,
+        patients: Sequence[Patient],
+        *,
+        line: Float[Tensor, "patient output"] | None = None,
+        kept: KeptBags | None = None,
+    ) -> tuple[pd.DataFrame, Float[np.ndarray, "patient output"]]:
+        """Returns what `predict` does, and the logits behind it; NaN of patients who are not usable."""
         usable = [patient for patient in patients if self.usable(patient)]
         if line is not None and len(line) != len(usable):
             raise ValueError(f"line must have a row for each usable patient, {len(usable)}. Found {len(line)}.")
         told = iter(() if line is None else line.split(_PREDICTION_BATCH))
         self.model.eval()
-        tables = []
+        tables, logits = [], np.full((len(patients), self.recipe.n_outputs), np.nan)
+        places = iter([i for i, patient in enumerate(patients) if self.usable(patient)])
         with torch.inference_mode(), self._deterministic():
             for batch in self._batches(usable, kept):
                 output = self.model(**batch.inputs()).cpu()
                 output = output if line is None else with_line(output, next(told))
                 tables.append(self._table(batch, output))
+                logits[[next(places) for _ in output.logits]] = output.logits.double().numpy()
         predicted = pd.concat(tables) if tables else pd.DataFrame(columns=["patient_id", *self.prediction_columns()])
         everyone = pd.DataFrame({"patient_id": [patient.patient_id for patient in patients]})
         everyone["has_slides"] = [bool(p.slides) and self.standardiser.patches is not None for p in patients]
         knows_expression = self.standardiser.expression is not None or self.recipe.modalities == SLIDES
         everyone["has_expression"] = [p.expression is not None and knows_expression for p in patients]
         predicted = predicted.set_index("patient_id").reindex(everyone["patient_id"]).astype(float)
-        return everyone.join(predicted.reset_index(drop=True))
+        return everyone.join(predicted.reset_index(drop=True)), logits
 
     def predict_networks(self, patients: Sequence[Patient]) -> list[pd.DataFrame]:
         """Returns what `predict` would say of usable patients with each network of the ensemble alone."""
@@ -163,23 +175,21 @@ class FittedModel:
             found = [self.model(**batch.inputs()).embedding for batch in self.batches(patients)]
         return torch.cat(found).flatten(1).double().cpu().numpy() if found else np.empty((0, 0))
 
-    def logits(self, patients: Sequence[Patient]) -> Float[np.ndarray, "patient output"]:
-        """Returns the logits of usable patients."""
-        self.model.eval()
-        with torch.inference_mode():
-            found = [self.model(**batch.inputs()).logits for batch in self._batches(patients, None)]
-        return torch.cat(found).double().cpu().numpy() if found else np.empty((0, self.recipe.n_outputs))
-
-    def expected_change(self, patients: Sequence[Patient]) -> Float[np.ndarray, " patient"]:
+    def expected_change(
+        self, patients: Sequence[Patient], logits: Float[np.ndarray, "patient output"]
+    ) -> Float[np.ndarray, " patient"]:
         """Returns how much expression would change the predictions of usable patients; see `ExpressionEffect`.
 
         NaN of those who have expression or no slides, and where that is not known of the model.
+
+        Args:
+            patients: Usable ones.
+            logits: Theirs.
         """
         found = np.full(len(patients), np.nan)
         places = [i for i, patient in enumerate(patients) if patient.slides and patient.expression is None]
         if self.effect is not None and places:
-            alone = self.logits([patients[i] for i in places])
-            found[places] = self.effect.expected_change(self.objective, alone)
+            found[places] = self.effect.expected_change(self.objective, logits[places])
         return found
 
     def prediction_columns(self) -> list[str]:

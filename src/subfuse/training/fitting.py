@@ -276,7 +276,9 @@ def _effect(model: nn.Module, problem: Problem, teacher: FittedModel | None) -> 
             hidden = replace(batch, expression_mask=torch.zeros_like(batch.expression_mask))
             alone.append(model(**hidden.inputs()).logits)
             both.append(model(**batch.inputs()).logits)
-    with_expression = torch.cat(both).double().cpu().numpy() if teacher is None else teacher.logits(known)
+    with_expression = (
+        torch.cat(both).double().cpu().numpy() if teacher is None else teacher.predict_with_logits(known)[1]
+    )
     return ExpressionEffect.fit(torch.cat(alone).double().cpu().numpy(), with_expression)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from brief_training import BRIEF, train
 
+from subfuse.cohort.bags import BagReader
 from subfuse.errors import ConfigurationError
 from subfuse.run_folder.job import Job
 from subfuse.runs.prediction.predictor import Predictor
@@ -62,12 +63,15 @@ class OfOneModel(Invented):
         return [Job("grade", "subspace", 0)]
 
 
-def test_what_expression_would_change_is_said_of_whom_lacks_it(make_cohort):
+def test_what_expression_would_change_is_said_of_whom_lacks_it_and_slides_are_read_once(make_cohort, monkeypatch):
     cohort = make_cohort(70)
     brief = BRIEF.model_copy(update={"epochs": 1, "batch_size": 16})
     models = OfOneModel(train(cohort, task="grade", settings=brief))
     lacking = replace(cohort, patients=tuple(replace(patient, expression=None) for patient in cohort.patients[4:8]))
     with_expression = models.predict(replace(cohort, patients=cohort.patients[4:8]))
+    read, read_bag = [], BagReader.read
+    monkeypatch.setattr(BagReader, "read", lambda self, p: read.append(p.patient_id) or read_bag(self, p))
     without = models.predict(lacking)
+    assert read == [patient.patient_id for patient in lacking]
     assert with_expression["expected_change"].isna().all()
     assert without["expected_change"].between(0.0, 1.0, inclusive="neither").all()

@@ -164,8 +164,9 @@ class Predictor(ABC):
             return reference.beside_classes(table, fitted.objective.classes)
 
         networks = fitted.predict_networks(patients) if patients and fitted.recipe.members > 1 else []
-        table = with_spread(read(fitted.predict(patients)), [read(each) for each in networks])
-        change = {} if fitted.effect is None else {EXPECTED_CHANGE: fitted.expected_change(patients)}
+        predicted, logits = fitted.predict_with_logits(patients)
+        table = with_spread(read(predicted), [read(each) for each in networks])
+        change = {} if fitted.effect is None else {EXPECTED_CHANGE: fitted.expected_change(patients, logits)}
         return order_columns(table.assign(**change, **{UNLIKE: unlike_cells(fitted.unlike(patients))}))
 
 
