@@ -134,6 +134,7 @@ def test_nobody_to_predict_is_a_table_of_unknowns(make_cohort):
     assert table["p_G2"].dtype == float
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize("task", ["survival", "grade"])
 @pytest.mark.parametrize(("n_patients", "line"), [(24, []), (48, ["contribution_linear_path"])])
 def test_contributions_of_the_subspaces_add_up_to_the_score(make_cohort, n_patients, line, task):

@@ -24,6 +24,7 @@ from subfuse.training.step import JointUpdate
 from subfuse.training.stored_model import load_fitted
 
 
+@pytest.mark.walk
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(make_cohort):
     cohort = make_cohort()
     first, again, other = train(cohort), train(cohort), train(cohort, seed=2)
@@ -58,6 +59,7 @@ def test_training_and_predicting_ask_torch_for_deterministic_algorithms_only_whe
     pd.testing.assert_frame_equal(predictions, predicted_again, check_exact=True)
 
 
+@pytest.mark.walk
 def test_the_first_network_of_an_ensemble_is_the_one_trained_alone(make_cohort, tmp_path):
     cohort, told = make_cohort(), []
     ensemble = train(
@@ -115,6 +117,7 @@ def test_cells_of_bags_train_the_network_that_all_patches_train(change, make_coh
     pd.testing.assert_frame_equal(predicted, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.walk
 def test_a_patient_whom_training_cannot_read_is_left_out_and_moves_no_other_patients_line(make_cohort, caplog):
     """Expression is known of two validation patients and a test patient alone, of whom two have no slide."""
     cohort = make_cohort(60)
@@ -216,6 +219,7 @@ def test_what_is_predicted_of_an_unknown_patient_is_the_mean_over_training_patie
 LINE = BRIEF.model_copy(update={"epochs": 1})
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize(("task", "model"), [("survival", "concat"), ("grade", "snn")])
 def test_a_linear_path_is_the_linear_model_of_all_who_are_not_tested_and_lies_with_the_weights(
     make_cohort, tmp_path, task, model
@@ -246,6 +250,7 @@ def test_a_linear_path_is_the_linear_model_of_all_who_are_not_tested_and_lies_wi
     assert table["contribution_linear_path"].std() > 0
 
 
+@pytest.mark.walk
 @pytest.mark.parametrize(
     ("task", "network", "linear"),
     [("survival", "concat", "cox-both"), ("survival", "snn", "cox"), ("grade", "abmil", "logistic-slides")],
@@ -273,6 +278,7 @@ def _is_measured(patient):
     return patient.expression is not None
 
 
+@pytest.mark.walk
 def test_validation_patients_train_the_linear_path_and_test_patients_do_not(make_cohort):
     cohort = make_cohort(48)
     fold = deal_folds(cohort)[0]

@@ -192,6 +192,7 @@ def test_subspaces_are_coordinated_and_branches_of_late_fusion_are_not(make_coho
     assert torch.equal(paper.model.head.weight, none.model.head.weight) is not is_coordinated
 
 
+@pytest.mark.walk
 def test_beside_a_linear_path_the_mean_of_the_weights_over_epochs_is_kept(make_cohort, tmp_path):
     cohort, path, epochs = make_cohort(48), tmp_path / "last.ckpt", []
     fitted = train(

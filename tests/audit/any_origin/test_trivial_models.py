@@ -114,6 +114,7 @@ def said(table: pd.DataFrame, patients: pd.DataFrame) -> list[str]:
     return [finding.found for finding in fitted(table, patients).findings]
 
 
+@pytest.mark.walk
 def test_what_hospital_and_batch_explain_is_told_of_predictions_alone() -> None:
     patients = people(150)
     table = theirs(patients)

@@ -133,6 +133,7 @@ def test_folds_in_which_nothing_can_be_fitted_are_named_and_the_others_predicted
     assert list(unfitted) == [0, 1, 2]
 
 
+@pytest.mark.walk
 def test_they_are_those_of_a_cross_validation_with_the_same_folds(tmp_path: Path) -> None:
     patients = people(60)
     tasks = {"survival": TaskSpec(time="time_days", event="event"), "grade": TaskSpec(column="grade")}
