@@ -130,7 +130,7 @@ def test_the_help_that_a_message_names_is_a_command_to_type(capsys):
         (["crossval", "p", "x", "--modles=a"], "unrecognized arguments: x --modles=a. Did you mean --models? See"),
         (
             ["crossval", "p", "--train", "5"],
-            "--train is the beginning of --train.epochs, --train.members, --train.patience and 16 more: write one in "
+            "--train is the beginning of --train.epochs, --train.members, --train.patience and 17 more: write one in "
             "full. See `subfuse crossval --help`.",
         ),
         (["crossval", "p", "--train.linear_path", "maybe"], "--train.linear_path must be true or false. Found maybe."),

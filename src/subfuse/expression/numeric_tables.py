@@ -105,7 +105,7 @@ def read_numeric_table(
     )
 
 
-def _read_header(path: Path, comment: str | None, text_columns: Collection[str], suffix: str) -> _Header:
+def _read_header(path: Path, comment: str | None, text_columns: Collection[str], suffix: str = "") -> _Header:
     read_first_line(path)  # says what else the file is
     n_skipped = 1
     try:

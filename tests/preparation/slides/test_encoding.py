@@ -1,5 +1,8 @@
 """Which batches an encoder is given, of a slide that is a list of patches."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -81,3 +84,26 @@ def test_without_patches_there_are_no_features():
     corners, features, sharp = encoded(Queueing(), n_patches=0)
     assert (corners.shape, features.shape) == ((0, 2), (0, 3))
     assert np.isnan(sharp)
+
+
+def test_no_thread_reads_any_more_when_the_encoder_has_failed():
+    """A slide is closed then, and a library of slides that reads a closed one ends the process."""
+    reading = 0
+    lock = threading.Lock()
+
+    def read(first: int) -> list[Patch]:
+        nonlocal reading
+        with lock:
+            reading += 1
+        time.sleep(0.02)
+        with lock:
+            reading -= 1
+        return [Patch(first, 0, np.zeros((4, 4, 3), np.uint8))]
+
+    class Failing(Recording):
+        def encode(self, images: np.ndarray) -> np.ndarray:
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        encoded_patches(read, range(500), Failing(), patches_per_part=1)
+    assert reading == 0

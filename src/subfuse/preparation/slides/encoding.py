@@ -3,8 +3,9 @@
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -32,7 +33,8 @@ def encoded_patches(
 ) -> tuple[Int32[np.ndarray, "patch 2"], Float16[np.ndarray, "patch feature"], float]:
     """Returns corners, features and median sharpness of all patches of a slide.
 
-    Threads read ahead, so that the encoder does not wait; no more than a few batches of images are in memory.
+    Threads read ahead, so that the encoder does not wait; no more than a few batches of images are in memory. None
+    reads any more when this returns or raises: the slide may then be closed.
 
     Args:
         read: Reads the patches of a part of the slide, from any thread.
@@ -46,16 +48,15 @@ def encoded_patches(
     corners: list[tuple[int, int]] = []
     rows: list[np.ndarray] = []
     sharp: list[float] = []
-    batches = _batches(
-        _read_ahead(partial(_read_measured, read, normalise), parts, window=_READ_AHEAD // patches_per_part)
-    )
-    for batch, found in _each_encoded(encoder, batches):
-        corners.extend((patch.x, patch.y) for patch, _ in batch)
-        sharp.extend(value for _, value in batch)
-        with np.errstate(over="ignore"):  # values beyond float16 are reported when they are written
-            rows.append(found.astype(np.float16))
-        if progress is not None:
-            progress(len(corners), max(expected, len(corners)))
+    measured = partial(_read_measured, read, normalise)
+    with closing(_read_ahead(measured, parts, window=_READ_AHEAD // patches_per_part)) as patches:
+        for batch, found in _each_encoded(encoder, _batches(patches)):
+            corners.extend((patch.x, patch.y) for patch, _ in batch)
+            sharp.extend(value for _, value in batch)
+            with np.errstate(over="ignore"):  # values beyond float16 are reported when they are written
+                rows.append(found.astype(np.float16))
+            if progress is not None:
+                progress(len(corners), max(expected, len(corners)))
     if progress is not None:
         progress(len(corners), len(corners))
     features = np.concatenate(rows) if rows else np.empty((0, encoder.dim), np.float16)
@@ -105,7 +106,7 @@ def _batches(parts: Iterator[list[_Measured]]) -> Iterator[list[_Measured]]:
 
 def _read_ahead(
     read: Callable[[Any], list[_Measured]], parts: Sequence[Any], *, window: int
-) -> Iterator[list[_Measured]]:
+) -> Generator[list[_Measured], None, None]:
     """Reads parts in threads and yields them in order, at most `window` ahead of the consumer."""
     threads = min(8, os.cpu_count() or 1)
     pending: deque[Future[list[_Measured]]] = deque()
