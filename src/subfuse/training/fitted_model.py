@@ -125,19 +125,22 @@ class FittedModel:
         kept: KeptBags | None = None,
     ) -> tuple[pd.DataFrame, Float[np.ndarray, "patient output"]]:
         """Returns what `predict` does, and the logits behind it; NaN of patients who are not usable."""
-        usable = [patient for patient in patients if self.usable(patient)]
+        places = [i for i, patient in enumerate(patients) if self.usable(patient)]
+        usable = [patients[i] for i in places]
         if line is not None and len(line) != len(usable):
             raise ValueError(f"line must have a row for each usable patient, {len(usable)}. Found {len(line)}.")
         told = iter(() if line is None else line.split(_PREDICTION_BATCH))
         self.model.eval()
-        tables, logits = [], np.full((len(patients), self.recipe.n_outputs), np.nan)
-        places = iter([i for i, patient in enumerate(patients) if self.usable(patient)])
+        tables, outputs = [], []
         with torch.inference_mode(), self._deterministic():
             for batch in self._batches(usable, kept):
                 output = self.model(**batch.inputs()).cpu()
                 output = output if line is None else with_line(output, next(told))
                 tables.append(self._table(batch, output))
-                logits[[next(places) for _ in output.logits]] = output.logits.double().numpy()
+                outputs.append(output.logits)
+        logits = np.full((len(patients), self.recipe.n_outputs), np.nan)
+        if outputs:
+            logits[places] = torch.cat(outputs).double().numpy()
         predicted = pd.concat(tables) if tables else pd.DataFrame(columns=["patient_id", *self.prediction_columns()])
         everyone = pd.DataFrame({"patient_id": [patient.patient_id for patient in patients]})
         everyone["has_slides"] = [bool(p.slides) and self.standardiser.patches is not None for p in patients]

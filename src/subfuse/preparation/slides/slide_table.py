@@ -300,9 +300,10 @@ def _listed_in_table(path: Path, place: _Place, known: frozenset[str]) -> list[_
 
 def _identifier(name: str, place: _Place) -> str:
     """Returns the identifier of a slide whose name in a table may be a path, as of STAMP: that of the file there."""
-    slide_id, of_file = place.identify(name), place.identify(PurePosixPath(name).name)
+    given = PurePosixPath(name)
+    slide_id, of_file = place.identify(name), place.identify(given.name)
     found = place.found.get(of_file)
-    is_that = found is not None and found.parts[-len(PurePosixPath(name).parts) :] == PurePosixPath(name).parts
+    is_that = found is not None and found.parts[-len(given.parts) :] == given.parts
     return of_file if is_that and slide_id not in place.found else slide_id
 
 
