@@ -32,6 +32,8 @@ QUICKLY = {  # added to what the page has, where time is short
 }
 MODELS = {"CLAM": "mean", "TRIDENT": "snn", "STAMP": "mean", "LazySlide": "mean", "SurvPath": "snn"}
 MODELS |= {"MCAT, PORPOISE": "snn"}
+TASKS = {tool: ["survival"] for tool in TOOLS}
+TASKS |= {"CLAM": ["label"], "STAMP": ["survival", "isMSIH"], "SurvPath": ["survival", "dss"]}
 
 
 def blocks(section: str, language: str) -> list[str]:
@@ -76,6 +78,7 @@ def test_the_commands_lead_from_the_folder_to_a_report(tool, tmp_path, monkeypat
     assert len(patients) == tool_folders.N_PATIENTS
     assert (patients["n_slides"] == 1).all()
     assert patients["has_expression"].all() == (tool in ("TRIDENT", "SurvPath", "MCAT, PORPOISE"))
+    assert list(read_cohort(prepared).tasks) == TASKS[tool]
     assert (run / "report.html").exists()
     named = commands[3][commands[3].index("--models") + 1 :] if "--models" in commands[3] else []
     require_inputs(named, read_cohort(prepared))

@@ -44,8 +44,9 @@ def trident(folder: Path) -> Path:
 
 
 def stamp(folder: Path) -> Path:
-    """STAMP 2: clinical and slide table, features of tiles, embeddings of slides."""
-    _write(_clinical("PATIENT", "OS_DAYS", "EVENT"), folder / "clini.csv")
+    """STAMP 2: clinical and slide table with a target, features of tiles, embeddings of slides."""
+    target = {"isMSIH": ["MSIH", "nonMSIH"] * (N_PATIENTS // 2)}
+    _write(_clinical("PATIENT", "OS_DAYS", "EVENT").assign(**target), folder / "clini.csv")
     _write(pd.DataFrame({"PATIENT": PATIENTS, "FILENAME": [f"{slide}.h5" for slide in SLIDES]}), folder / "slide.csv")
     for slide, features in _bags():
         of_tiles = {"extractor": "uni2", "unit": "um", "tile_size_um": 256.0, "tile_size_px": 224, "feat_type": "tile"}
@@ -74,9 +75,11 @@ def lazyslide(folder: Path) -> Path:
 
 
 def survpath(folder: Path) -> Path:
-    """SurvPath: table of slides, expression, folds, tensors without places."""
+    """SurvPath: table of slides with two endpoints, expression, folds, tensors without places."""
     clinical = _clinical("case_id", "survival_months", "event")
     table = clinical.assign(slide_id=[f"{slide}.svs" for slide in SLIDES], censorship=1 - clinical["event"])
+    of_disease = {"survival_months_dss": table["survival_months"], "censorship_dss": table["censorship"].astype(float)}
+    table = table.assign(**of_disease)
     table.drop(columns="event").to_csv(_made(folder / "datasets_csv" / "metadata" / "tcga_gbmlgg.csv"))
     values = np.log2(tpm(PATIENTS) + 1).rename_axis(None)
     values.to_csv(_made(folder / "datasets_csv" / "raw_rna_data" / "combine" / "gbmlgg" / "rna_clean.csv"))

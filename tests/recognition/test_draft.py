@@ -263,6 +263,53 @@ def test_two_studies_are_a_choice(tmp_path, capsys):
     assert "or one of `cohorts` for each?" in text
 
 
+def test_endpoints_are_tasks_where_they_can_be_learnt(tmp_path, capsys):
+    data = job_with_tables(tmp_path / "data")
+    values = {"dss_days": range(24), "dss_event": [1, 0] * 12, "pfi_days": range(24), "pfi_event": 0}
+    clinical(**values).to_csv(data / "clinical.csv", index=False)
+    text, _ = drafted(data, tmp_path / "out", capsys)
+    (tmp_path / "out" / "cohort.yaml").write_text(text.replace("FILL-IN", "tpm"))
+    assert checked(tmp_path / "out", capsys)[0] == 0
+    plan = plan_cohort(read_cohort_file(tmp_path / "out" / "cohort.yaml"))
+    assert list(plan.tasks) == ["survival", "dss", "grade"]
+    (told,) = (line for line in text.splitlines() if "# pfi: {time: pfi_days, event: pfi_event}" in line)
+    assert "no event in pfi_event" in told
+
+
+def test_the_only_molecular_class_is_a_task(tmp_path, capsys):
+    data = job_with_tables(tmp_path / "data")
+    words = {"isMSIH": ["MSIH", "nonMSIH", "nonMSIH", ""] * 6}
+    for columns in ({}, {"os_days": None, "event": None, "grade": None}):
+        clinical(**words, **columns).to_csv(data / "clinical.csv", index=False)
+        text, _ = drafted(data, tmp_path / f"out{len(columns)}", capsys)
+        path = tmp_path / f"out{len(columns)}" / "cohort.yaml"
+        path.write_text(text.replace("FILL-IN", "tpm"))
+        assert checked(path.parent, capsys)[0] == 0
+        plan = plan_cohort(read_cohort_file(path))
+        assert list(plan.tasks) == [*([] if columns else ["survival", "grade"]), "isMSIH"]
+        assert plan.tasks["isMSIH"].classes == ("MSIH", "nonMSIH")
+
+
+def test_which_of_several_molecular_classes_is_predicted_is_asked(tmp_path, capsys):
+    data = job_with_tables(tmp_path / "data")
+    words = {"isMSIH": ["MSIH", "nonMSIH"] * 12, "KRAS": ["mutated", "wild type", "wild type"] * 8}
+    clinical(**words).to_csv(data / "clinical.csv", index=False)
+    text, printed = drafted(data, tmp_path / "out", capsys)
+    assert "QUESTION: which of isMSIH, KRAS are to be predicted?" in printed
+    path = tmp_path / "out" / "cohort.yaml"
+    path.write_text(text.replace("FILL-IN", "tpm").replace("# KRAS: {", "KRAS: {"))
+    assert checked(path.parent, capsys)[0] == 0
+    assert list(plan_cohort(read_cohort_file(path)).tasks) == ["survival", "grade", "KRAS"]
+    clinical(**words, os_days=None, event=None, grade=None).to_csv(data / "clinical.csv", index=False)
+    text, _ = drafted(data, tmp_path / "alone", capsys)
+    path = tmp_path / "alone" / "cohort.yaml"
+    path.write_text(text.replace("unit: FILL-IN", "unit: tpm"))
+    code, error = checked(path.parent, capsys)
+    number = next(i for i, line in enumerate(text.splitlines(), start=1) if line.startswith("tasks: FILL-IN"))
+    assert code == 2
+    assert f"line {number}: `tasks`: a value is required in the place of FILL-IN" in error
+
+
 def test_the_only_table_that_can_be_of_patients_is_named(tmp_path, capsys):
     data = job_with_tables(tmp_path / "data")
     table = clinical().drop(columns=["age", "grade"])

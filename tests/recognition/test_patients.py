@@ -21,23 +21,23 @@ def read(folder, text):
     return read_clinical(section).patients
 
 
-def test_further_follow_ups_of_a_study_are_proposed_and_can_be_used_as_they_are(tmp_path):
-    assert "further follow-ups" not in drafted(study(tmp_path / "s"))
+def test_further_follow_ups_of_a_study_are_its_endpoints(tmp_path):
+    assert "endpoints" not in drafted(study(tmp_path / "s"))
     path = tmp_path / "s" / "data_clinical_patient.txt"
     comments = [line + "\n" for line in path.read_text().splitlines() if line.startswith("#")]
     table = pd.read_csv(path, sep="\t", comment="#")
     table["DFS_STATUS"] = ["0:DiseaseFree", "1:Recurred/Progressed"] * (N_PATIENTS // 2)
-    table["DFS_MONTHS"] = range(1, N_PATIENTS + 1)
+    table["DSS_STATUS"] = ["DiseaseFree", "Recurred"] * (N_PATIENTS // 2)  # which do not say what is an event
+    table["DFS_MONTHS"] = table["DSS_MONTHS"] = range(1, N_PATIENTS + 1)
     table["PFS_STATUS"] = "0:CENSORED"  # whose months are not there
     path.write_text("".join(comments) + table.to_csv(index=False, sep="\t"))
     text = drafted(tmp_path / "s")
-    assert "not used, further follow-ups: DFS, with" in text
-    used = text.replace("# columns:", "columns:").replace("# endpoints:", "endpoints:")
-    found = read(tmp_path / "s", used)
+    assert "# QUESTION: in which unit is the time of dss, and" in text
+    assert "PFS" not in text
+    found = read(tmp_path / "s", text)
     expected = table.set_index("PATIENT_ID").loc[found["patient_id"]]
     assert (found["dfs_event"] == "True").tolist() == expected["DFS_STATUS"].str.startswith("1").tolist()
     assert found["dfs_days"].astype(float).tolist() == (expected["DFS_MONTHS"] * 30.4375).tolist()
-    assert "# tasks: dfs: {time: dfs_days, event: dfs_event}" in text
 
 
 def test_expression_among_the_columns_of_patients_is_told_as_what_it_is(tmp_path):
@@ -230,6 +230,34 @@ def test_a_table_of_slides_with_outcomes_is_that_of_the_patients_too(tmp_path):
     assert patients["event"].sum() == 12
     write(tmp_path)
     assert yaml.safe_load(drafted(tmp_path))["patients"]["table"] == "p.csv"
+
+
+def test_the_endpoints_of_a_table_of_survpath_have_the_meaning_of_their_columns(tmp_path):
+    table = clinical(os_days=None, event=None).rename(columns={"patient_id": "case_id"})
+    table = table.sort_values("case_id", ignore_index=True)
+    months, censored = pd.Series(range(1, 25)), pd.Series([0, 1] * 12)
+    table = table.assign(
+        survival_months=months, censorship=censored, survival_months_dss=months / 2, censorship_dss=1.0 - censored
+    )
+    table.loc[2, ["survival_months_dss", "censorship_dss"]] = None
+    table.to_csv(tmp_path / "tcga.csv", index=False)
+    text = drafted(tmp_path)
+    assert "QUESTION" not in text
+    assert "assumed: 1 in censorship_dss is censored, as in MCAT; observed in 12 of 23 rows" in text
+    found = read(tmp_path, text)
+    assert found["event"].tolist() == (censored == 0).tolist()
+    assert found["dss_event"].map({"True": 1, "False": 0}).drop(2).tolist() == censored.drop(2).tolist()
+    assert found["dss_days"].astype(float).drop(2).tolist() == (months / 2 * 30.4375).drop(2).tolist()
+    assert found.loc[2, ["dss_event", "dss_days"]].isna().all()
+
+
+def test_a_table_of_labels_with_molecular_classes_is_offered_with_them(tmp_path):
+    write(tmp_path)
+    pd.DataFrame({"Case ID": clinical()["patient_id"], "KRAS": ["WT", "MUT"] * 12}).to_csv(
+        tmp_path / "m.csv", index=False
+    )
+    offered = next(line for line in drafted(tmp_path).splitlines() if "# labels: " in line).partition("labels: ")[2]
+    assert yaml.safe_load(offered)["columns"] == {"patient_id": "Case ID", "KRAS": "KRAS"}
 
 
 def test_a_further_table_without_labels_is_not_offered_as_one(tmp_path):

@@ -24,6 +24,7 @@ _DEEPEST = 30  # levels; ours need six
 _LONGEST_OPTION = 60  # characters that are compared
 _A_SLIP = 0.8  # similarity from which on a value is a mistyped option
 _SYNONYMS = dict.fromkeys(("hospital", "hospitals", "center", "centre", "clinic", "institution"), "site")
+_OF_BLANK = f"a value is required in the place of {BLANK}. Fill it in; the comment beside it says what is asked."
 _MOST_NODES = 200_000  # after aliases are followed
 
 
@@ -124,10 +125,7 @@ def refuse_blanks(path: Path, node: yaml.Node | None, place: tuple[str, ...] = (
         ConfigurationError: One line naming file, line and key.
     """
     if isinstance(node, yaml.ScalarNode) and node.value == BLANK:
-        raise ConfigurationError(
-            f"{path}, line {node.start_mark.line + 1}: `{'.'.join(place)}`: a value is required in the place of "
-            f"{BLANK}. Fill it in; the comment beside it says what is asked."
-        )
+        raise ConfigurationError(f"{path}, line {node.start_mark.line + 1}: `{'.'.join(place)}`: {_OF_BLANK}")
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             refuse_blanks(path, item, (*place, str(index)))
@@ -196,6 +194,8 @@ def _hint(found: str) -> str:
 
 def _of_section(name: str, place: Sequence[str], found: Any) -> str:
     """Returns what is wrong with a value where keys are required, and how they are written."""
+    if found == BLANK:
+        return f"`{name}`: {_OF_BLANK}"
     if place[0] == "tasks" and isinstance(found, str):
         example = f": write `{place[-1]}: {{column: {found}}}`"
     elif place[0] == "tasks" and isinstance(found, list) and len(place) == 1:

@@ -1,7 +1,7 @@
 """A draft of the cohort file of a folder: what is recognised, and what the user is asked."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +10,16 @@ import yaml
 from pydantic import ValidationError
 
 from subfuse.bounded_files import ZIPPED_TABLES
+from subfuse.clinical.columns import FIXED_COLUMNS
 from subfuse.clinical.reading import read_clinical
 from subfuse.cohort.cohort_file import CohortFile
+from subfuse.cohort.task import TaskSpec
 from subfuse.errors import ConfigurationError, DataError, SubfuseError, command_line, counted, preview
 from subfuse.expression.matrices import description_beside
 from subfuse.identifiers import is_plain_name
 from subfuse.preparation.slides.slide_search import files_in_words
 from subfuse.preparation.tasks import assumed_tasks, learnable_tasks
+from subfuse.recognition.classes import class_columns
 from subfuse.recognition.expression import expression_lines
 from subfuse.recognition.follow_up import may_be_outcome
 from subfuse.recognition.kinds import (
@@ -31,7 +34,7 @@ from subfuse.recognition.kinds import (
     study_name,
 )
 from subfuse.recognition.overlap import overlap_lines
-from subfuse.recognition.patients import patients_lines
+from subfuse.recognition.patients import USUAL_LABELS, patients_lines
 from subfuse.recognition.slides import slides_lines
 from subfuse.recognition.yaml_lines import PROBLEM, QUESTION, asked, line, relative, remark, scalar
 
@@ -86,10 +89,10 @@ def draft_of_folder(folder: Path, base: Path) -> Draft:
     ]
     folds = [table.path.parent for table in (*direct, *below) if table.path.name == _FOLD]
     splits = [remark(f"splits: {{folder: {scalar(relative(path, base))}}}", indent=0) for path in folds]
-    table = _patients("\n".join(["name: draft", *patients_lines(direct, below, folder)]), folder)
+    table, endpoints = _patients("\n".join(["name: draft", *patients_lines(direct, below, folder)]), folder)
     tasks = [table] if isinstance(table, str) else []
     if isinstance(table, pd.DataFrame):
-        tasks = _tasks(table)
+        tasks = _tasks(table, endpoints)
         joined = [part for lines in (slides_lines, expression_lines) for part in lines(folder, direct, below, folder)]
         tasks[1:1] = overlap_lines(table["patient_id"].tolist(), joined, folder)
     sections = [head, patients, slides, expression, tasks, splits, _told(folder, direct, base)]
@@ -132,8 +135,10 @@ def _question_of_patients(tables: Sequence[FoundTable], base: Path) -> str:
     )
 
 
-def _patients(text: str, base: Path) -> pd.DataFrame | str | None:
-    """Returns the patients of a draft, or the line of what is wrong with them. None where questions are open.
+def _patients(text: str, base: Path) -> tuple[pd.DataFrame | str | None, dict[str, TaskSpec]]:
+    """Returns the patients of a draft, or the line of what is wrong with them, and their endpoints.
+
+    None where questions are open.
 
     Args:
         text: A cohort file with patients alone.
@@ -142,19 +147,19 @@ def _patients(text: str, base: Path) -> pd.DataFrame | str | None:
     try:
         section = CohortFile.model_validate(yaml.safe_load(text), context={"base": base.resolve()})
     except ValidationError:
-        return None
+        return None, {}
     assert section.patients is not None  # a draft has one cohort
     try:
-        return read_clinical(section.patients).patients
+        return read_clinical(section.patients).patients, section.endpoints
     except SubfuseError as error:
-        return remark(f"{PROBLEM}{str(error).replace(f'{base.resolve()}/', '')}", indent=0)
+        return remark(f"{PROBLEM}{str(error).replace(f'{base.resolve()}/', '')}", indent=0), {}
 
 
-def _tasks(patients: pd.DataFrame) -> list[str]:
+def _tasks(patients: pd.DataFrame, endpoints: Mapping[str, TaskSpec]) -> list[str]:
     """Returns the tasks that the patients have the outcomes of; of others why not."""
-    lines, reasons = [], learnable_tasks(patients)[1]
-    for name, task in assumed_tasks(patients).items():
-        described = {"time": "time_days", "event": "event"} if task.is_survival else {"column": name}
+    lines, reasons = [], learnable_tasks(patients, endpoints)[1]
+    for name, task in assumed_tasks(patients, endpoints).items():
+        described = {"time": task.time, "event": task.event} if task.is_survival else {"column": name}
         if name in reasons:
             lines.append(remark(f"{name}: {scalar(described)}    # {reasons[name]}"))
         else:
@@ -162,10 +167,30 @@ def _tasks(patients: pd.DataFrame) -> list[str]:
     told = remark(f"{counted(len(patients), 'patient')} in all", indent=0)
     if CLASS in patients and patients[CLASS].nunique() > 1:
         lines.append(line(CLASS, {"column": CLASS}))
-    if not any(not words.lstrip().startswith("#") for words in lines):
-        question = f"{QUESTION}which columns are outcomes? No task is recognised; without one, set `role: external`"
-        return [told, *[remark(words.strip(" #"), indent=0) for words in lines], remark(question, indent=0)]
-    return [told, "tasks:", *lines]
+    return [told, *_with_classes(lines, class_columns(patients, (*FIXED_COLUMNS, *USUAL_LABELS)))]
+
+
+def _with_classes(lines: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Returns the section of tasks with the only column of classes as a task, or a question which of several are.
+
+    Args:
+        lines: Of other tasks; comments on those that nothing can learn.
+        columns: That tell molecular classes, any of which may be meant as input too.
+    """
+    tasks = {name: {"column": name} for name in columns}
+    has_others = any(not words.lstrip().startswith("#") for words in lines)
+    if len(tasks) == 1:
+        return ["tasks:", *lines, *(line(name, task) for name, task in tasks.items())]
+    which = f"which of {preview(columns)} are to be predicted?"
+    if has_others:
+        asks = [remark(f"{QUESTION}{which} Then their lines are tasks too:")] if tasks else []
+        return ["tasks:", *lines, *asks, *(remark(f"{scalar(name)}: {scalar(task)}") for name, task in tasks.items())]
+    unlearnt = [remark(words.strip(" #"), indent=0) for words in lines]
+    if tasks:
+        first = dict([next(iter(tasks.items()))])
+        return [*unlearnt, asked("tasks", f"{which} For example {scalar(first)}", indent=0)]
+    question = f"{QUESTION}which columns are outcomes? No task is recognised; without one, set `role: external`"
+    return [*unlearnt, remark(question, indent=0)]
 
 
 def _told(folder: Path, tables: Sequence[FoundTable], base: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -27,8 +28,22 @@ _PERHAPS = re.compile(  # of English and German names, among which the user may 
 )
 _EVENT_WORDS = {"dead": True, "deceased": True, "died": True, "alive": False, "living": False}
 _MOST_EVENT_VALUES = 6
-_IS_CENSORED = ("censorship",)  # 1: censored, in the tables of MCAT, PORPOISE and SurvPath
+_IS_CENSORED = "censorship"  # 1: censored, in the tables of MCAT, PORPOISE and SurvPath
 _UNITS_IN_NAMES = {"day": "days", "week": "weeks", "wk": "weeks", "year": "years", "yr": "years"}
+ASKED_OF_EVENTS = "which of them mean that the event was observed: true or false"
+
+
+@dataclass(frozen=True)
+class EventMeaning:
+    """What the values of a column of events mean."""
+
+    values: Mapping[str, bool | str] | None  # `event_values`; None: true, false, 1 and 0 as they are
+    told: str = ""  # what is assumed
+
+    @property
+    def is_open(self) -> bool:
+        """Whether only the user knows it."""
+        return self.values is not None and (not self.values or BLANK in self.values.values())
 
 
 def is_outcome(column: str) -> bool:
@@ -112,15 +127,24 @@ def _are_numbers(cells: Sequence[str]) -> bool:
     return 2 * int(numbers.notna().sum()) > len(cells)
 
 
+def unit_in_name(column: str) -> str | None:
+    """Returns the unit that the name of a column of times says.
+
+    Example:
+        >>> unit_in_name("survival_months_dss"), unit_in_name("OS (days)"), unit_in_name("PFI.time")
+        ('months', 'days', None)
+    """
+    name = usual_name(column)
+    unit = next((unit for word, unit in _UNITS_IN_NAMES.items() if word in name), None)
+    return "months" if unit is None and OTHER_UNIT.search(column) else unit
+
+
 def _unit(column: str, cells: Sequence[str]) -> list[str]:
     if column == "time_days":
         return []
     numbers = pd.to_numeric(pd.Series(cells, dtype=object), errors="coerce").dropna()
     extent = f"{numbers.min():g} to {numbers.max():g}" if len(numbers) else "no number"
-    name = usual_name(column)
-    unit = next((unit for word, unit in _UNITS_IN_NAMES.items() if word in name), None)
-    if unit is None and OTHER_UNIT.search(column):
-        unit = "months"
+    unit = unit_in_name(column)
     if unit is None:
         return [asked("time_unit", f"{', '.join(DAYS)}? {column} goes from {extent}")]
     return [line("time_unit", unit, f"as the column's name says; {extent}")]
@@ -128,23 +152,39 @@ def _unit(column: str, cells: Sequence[str]) -> list[str]:
 
 def _event(column: str, cells: Sequence[str]) -> tuple[list[str], bool]:
     """Returns lines on the meaning of an event's values, and whether the column can be one at all."""
+    meaning = meaning_of_events(column, cells)
+    if meaning is None:
+        return [remark(f"{QUESTION}which column says whether the event was observed? {column} has other values")], False
+    if meaning.is_open:
+        return [asked("event_values", ASKED_OF_EVENTS, value=meaning.values)], True
+    if meaning.values is not None:
+        return [line("event_values", meaning.values, meaning.told)], True
+    return [remark(f"event: {meaning.told}")] if meaning.told else [], True
+
+
+def meaning_of_events(column: str, cells: Sequence[str]) -> EventMeaning | None:
+    """Returns what the values of a column of events mean, None where it has too many to be one.
+
+    Args:
+        column: Its name, which may show that values mean the contrary.
+        cells: Those that are known, as text.
+    """
     values = sorted(set(cells))
-    if usual_name(column) in _IS_CENSORED and cells and _is_binary(cells):
+    if _IS_CENSORED in usual_name(column) and cells and _is_binary(cells):
         of_censoring = {value: canonical_event(value) == "0" for value in values}
         n_observed = sum(of_censoring[cell] for cell in cells)
         told = f"assumed: 1 in {column} is censored, as in MCAT; observed in {n_observed} of {len(cells)} rows"
-        return [line("event_values", of_censoring, told)], True
+        return EventMeaning(of_censoring, told)
     if not AMBIGUOUS_EVENT.search(column) and {canonical_event(value) for value in values} <= set(PLAIN_EVENTS):
         n_observed = sum(PLAIN_EVENTS[canonical_event(cell)] for cell in cells)
-        told = f"event: assumed that 1 in {column} means that it was observed, in {n_observed} of {len(cells)} rows"
-        return [remark(told)] if cells and _is_binary(cells) else [], True
+        told = f"assumed that 1 in {column} means that it was observed, in {n_observed} of {len(cells)} rows"
+        return EventMeaning(None, told if cells and _is_binary(cells) else "")
     if len(values) > _MOST_EVENT_VALUES:
-        return [remark(f"{QUESTION}which column says whether the event was observed? {column} has other values")], False
+        return None
     meanings = _meanings(values)
     if meanings:
-        return [line("event_values", meanings, "true: the event was observed")], True
-    blank = dict.fromkeys(values, BLANK)
-    return [asked("event_values", "which of them mean that the event was observed: true or false", value=blank)], True
+        return EventMeaning(meanings, "true: the event was observed")
+    return EventMeaning(dict.fromkeys(values, BLANK))
 
 
 def _meanings(values: Sequence[str]) -> Mapping[str, bool]:

@@ -14,6 +14,8 @@ from subfuse.errors import DataError, SubfuseError
 from subfuse.expression.gdc.listing import STAR_SUFFIXES, read_gdc_metadata
 from subfuse.expression.matrices import description_beside
 from subfuse.features.trident_job import STATES
+from subfuse.recognition.classes import class_columns
+from subfuse.recognition.endpoints import endpoint_columns
 from subfuse.recognition.follow_up import is_outcome
 from subfuse.tables import archived_tables, is_missing, read_text_table, usual_name
 
@@ -269,10 +271,11 @@ def _kind_of(start: pd.DataFrame, path: Path) -> str:
         if numbers.shape[1] >= _LEAST_NUMBERS and numbers.shape[1] == len(columns) - 1:
             return SLIDE_FEATURES
         has_outcome = any(is_outcome(column) or usual_name(column) == CLASS for column in columns)
+        has_outcome |= bool(class_columns(start))
         return SLIDES_OF_PATIENTS if patient is not None and has_outcome else SLIDES
     if {"filename", "patient"} <= names:  # as STAMP lists slides
         return SLIDES
-    if patient is not None and any(is_outcome(column) for column in columns):
+    if patient is not None and (any(is_outcome(column) for column in columns) or endpoint_columns(columns)):
         return PATIENTS
     if {"sampleid", "patientid"} <= names:
         return SAMPLE_SHEET

@@ -7,6 +7,8 @@ import pandas as pd
 
 from subfuse.clinical.gdc import read_gdc
 from subfuse.errors import DataError, preview
+from subfuse.recognition.classes import class_columns
+from subfuse.recognition.endpoints import endpoint_columns, endpoint_lines
 from subfuse.recognition.follow_up import follow_up_lines, is_outcome
 from subfuse.recognition.kinds import (
     CLASS,
@@ -32,9 +34,8 @@ from subfuse.recognition.yaml_lines import (
 from subfuse.tables import read_text_table, usual_name
 
 _STATUS, _MONTHS = "_STATUS", "_MONTHS"  # end the names of a follow-up's columns in cBioPortal
-_LOOKED_AT = 20  # lines of a table
 _PLAIN = (PATIENTS, SLIDES_OF_PATIENTS)
-_LABELS = {  # our name: what a table may call it
+USUAL_LABELS = {  # our name: what a table may call it
     "site": ("hospital", "centre", "center", "institution", "tissuesourcesite", "site"),
     "grade": ("grade", "tumorgrade", "tumourgrade", "whograde", "histologicalgrade", "neoplasmhistologicgrade"),
     "diagnosis": ("diagnosis", "histologicaldiagnosis", "primarydiagnosis"),
@@ -109,6 +110,7 @@ def _others(others: Sequence[FoundTable], base: Path) -> list[str]:
         names = [str(name) for name in table.start]
         columns = {"patient_id": patient_column(names)}
         columns |= _labels(names, ["patient_id", *(name for name in names if is_outcome(name))])
+        columns |= {name: name for name in class_columns(table.start, list(filter(None, columns.values())))}
         section = {"table": relative(table.path, base), "columns": columns}
         if len(columns) == 1:
             lines.append(remark(f"not used: {section['table']}, with {preview(names, 6)}"))
@@ -131,22 +133,16 @@ def _lines_of(source: Sequence[FoundTable], base: Path) -> list[str]:
 
 
 def _endpoints_of_study(tables: Sequence[FoundTable]) -> list[str]:
-    """Returns comments that propose the follow-ups of a study beside that of overall survival: DFS, PFS, DSS."""
-    names = {str(name) for table in tables for name in read_text_table(table.path, comment="#", n_lines=_LOOKED_AT)}
-    found = sorted(name.removesuffix(_STATUS) for name in names if name.endswith(_STATUS) and name != f"OS{_STATUS}")
-    found = [name for name in found if f"{name}{_MONTHS}" in names]
-    if not found:
-        return []
-    columns = {f"{name}{end}": f"{name}{end}" for name in found for end in (_MONTHS, _STATUS)}
-    endpoints = {
-        name.lower(): {"time": f"{name}{_MONTHS}", "event": f"{name}{_STATUS}", "time_unit": "months"} for name in found
+    """Returns the lines of the follow-ups of a study beside that of overall survival: DFS, PFS, DSS."""
+    cells = pd.concat([read_text_table(table.path, comment="#") for table in tables])
+    stems = sorted(str(name).removesuffix(_STATUS) for name in cells if str(name).endswith(_STATUS))
+    pairs = {
+        stem.lower(): (f"{stem}{_MONTHS}", f"{stem}{_STATUS}")
+        for stem in stems
+        if stem != "OS" and f"{stem}{_MONTHS}" in cells
     }
-    return [
-        remark(f"not used, further follow-ups: {', '.join(found)}, with these lines and those below tasks:"),
-        remark(f"columns: {scalar(columns)}"),
-        remark(f"endpoints: {scalar(endpoints)}"),
-        *(remark(f"tasks: {name}: {scalar({'time': f'{name}_days', 'event': f'{name}_event'})}") for name in endpoints),
-    ]
+    lines, columns = endpoint_lines(cells.fillna(""), pairs)
+    return [*(mapping("columns", columns) if columns else []), *lines]
 
 
 def _columns(table: pd.DataFrame) -> list[str]:
@@ -157,6 +153,10 @@ def _columns(table: pd.DataFrame) -> list[str]:
     lines, outcome = follow_up_lines(table, names)
     columns |= outcome
     columns |= _labels(names, list(columns.values()))
+    further, of_endpoints = endpoint_lines(table, endpoint_columns(names))
+    columns |= of_endpoints
+    columns |= {name: name for name in class_columns(table, list(columns.values()))}
+    lines += further
     unused = [name for name in names if name not in columns.values() and usual_name(name) != "slideid"]
     if {"idh", "codeletion_1p19q"} <= set(columns):
         lines.append(remark("derive: {diagnosis: {rule: who2021}}    # diagnosis from the markers"))
@@ -175,5 +175,7 @@ def _columns(table: pd.DataFrame) -> list[str]:
 def _labels(names: Sequence[str], taken: Sequence[str]) -> dict[str, str]:
     """Returns our names of labels to the columns that are called so, without columns that are taken."""
     free = {usual_name(name): name for name in reversed(names) if name not in taken}
-    found = {label: next((free[usual] for usual in spelt if usual in free), None) for label, spelt in _LABELS.items()}
+    found = {
+        label: next((free[usual] for usual in spelt if usual in free), None) for label, spelt in USUAL_LABELS.items()
+    }
     return {label: column for label, column in found.items() if column is not None}
