@@ -41,6 +41,23 @@ def test_shares_over_more_genes_become_those_over_fewer(tmp_path):
     np.testing.assert_allclose(renormalise(full.values.iloc[:, :4].to_numpy()), few.values, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("unit", "lowest", "remedy"),
+    [
+        ("tpm", -3.0, r"z-scores \(zscore\), logarithms of x \+ 0\.001 \(log2_tpm_001, log2_fpkm_001\), or log-ratios"),
+        ("log2_tpm", -30.0, r"z-scores \(zscore\), or log-ratios and other logarithms \(zscore with `standardise: coh"),
+        ("log2_tpm_001", -30.0, r"z-scores \(zscore\), or log-ratios"),
+    ],
+)
+def test_a_refused_negative_value_says_what_a_table_with_its_lowest_can_be(tmp_path, unit, lowest, remedy):
+    table = FPKM.copy()
+    table.iloc[0, 0], table.iloc[4, 3] = max(lowest, -11.0), lowest
+    with pytest.raises(UnitMismatch, match=rf"row 2 \(P0\), gene G0: .* Values below 0 are {remedy}"):
+        read(tmp_path, table, unit)
+    found = read_expression(expression_section(table=tmp_path / "e.csv", unit="zscore", standardise="cohort")).values
+    assert np.allclose(found.mean(), 0, atol=1e-4)
+
+
 def test_the_basis_is_stored(tmp_path):
     table = read(tmp_path, FPKM)
     assert table.basis == ShareBasis.of(list(FPKM.columns)) == ShareBasis.of(list(FPKM.columns[::-1]))
@@ -99,7 +116,7 @@ def test_zscores_may_be_negative_but_tpm_may_not(tmp_path):
     [
         ((1.5, 3), "counts", r"a whole number \(counts\) is required. Found 1.5 .* unit rsem"),
         ((-2, 3), "counts", r"a value of at least 0 \(counts\)"),
-        ((-2, 3), "log2_tpm", "Declare log2_tpm_001"),
+        ((-2, 3), "log2_tpm", r"logarithms of x \+ 0.001 \(log2_tpm_001"),
         ((-11, 3), "log2_tpm_001", "a value of at least -9.976"),
         ((1, 300), "log2_tpm", r"a logarithm, below 40 \(log2_tpm\) is required. Found 300 .* without log2_"),
     ],
@@ -150,9 +167,9 @@ def test_shares_add_up_to_a_million_whatever_they_added_up_to_and_a_sample_of_ze
         (np.nan, "tpm", "Fill the cell in", ""),
         (np.inf, "zscore", "Fill the cell in", ""),
         (0.5, "counts", "Declare unit rsem", "no counts of reads"),
-        (-0.5, "counts", "Check the unit", "z-scores, or logarithms of values below 1"),
-        (-0.5, "log2_tpm", "Declare log2_tpm_001", "z-scores, or logarithms of values below 1"),
-        (-0.5, "log2_cpm", "Check the unit", "z-scores, or logarithms of values below 1"),
+        (-0.5, "counts", "Values below 0 are", "z-scores, or logarithms of values below 1"),
+        (-0.5, "log2_tpm", "Values below 0 are", "z-scores, or logarithms of values below 1"),
+        (-0.5, "log2_cpm", "Values below 0 are", "z-scores, or logarithms of values below 1"),
         (50.0, "log2_tpm", "Declare the unit without log2_", "values without logarithm"),
     ],
 )

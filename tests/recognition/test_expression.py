@@ -45,6 +45,22 @@ def test_the_unit_of_a_plain_table_is_asked_with_what_its_cells_hold(tmp_path):
     assert len(read(tmp_path, {**found, "unit": "counts"}).values) == len(PATIENTS)
 
 
+@pytest.mark.parametrize(
+    ("values", "fitting", "told"),
+    [
+        (lambda tpm: (tpm - tpm.mean()) / tpm.std(), {"zscore", "log2_tpm_001", "log2_fpkm_001"}, True),
+        (lambda tpm: tpm - tpm.mean(), {"zscore"}, True),
+        (lambda tpm: tpm * 1.5, {"rsem", "fpkm", "fpkm_uq", "tpm", "zscore"}, False),
+    ],
+)
+def test_asked_are_the_units_that_the_first_values_can_have(tmp_path, values, fitting, told):
+    values(tpm()).round(4).to_csv(tmp_path / "e.csv")
+    question = drafted(tmp_path)[0].partition("QUESTION: ")[2]
+    assert set(question.partition("?")[0].split(", ")) == fitting
+    assert ("values below 0 are z-scores (zscore)" in question) == told
+    assert ("logarithms of x + 0.001" in question) == ("log2_tpm_001" in fitting)
+
+
 def test_expression_among_the_columns_of_patients_is_read_from_there(tmp_path):
     table = tpm().add_suffix("_rnaseq").reset_index(names="case_id")
     table.assign(survival_months=1.5, censorship=0, EGFR_cnv=2).to_csv(tmp_path / "p.csv.zip")

@@ -46,6 +46,44 @@ class ShareBasis:
         return cls(len(names), sha256_of_json(sorted(names)))
 
 
+def lowest_of(unit: str) -> float:
+    """Returns the lowest value that a unit can have.
+
+    Example:
+        >>> lowest_of("zscore"), lowest_of("log2_tpm"), round(lowest_of("log2_tpm_001"), 3)
+        (-inf, 0.0, -9.976)
+    """
+    if unit == "zscore":
+        return -float("inf")
+    return float(np.log2(OFFSETS[unit])) - 0.01 if unit in OFFSETS else 0.0  # -9.9658 is often written as -9.966
+
+
+def told_by_negative(lowest: float) -> str:
+    """Returns in words what a table with a negative value can hold, and the unit of each.
+
+    Args:
+        lowest: Its lowest value, or one of them.
+
+    Example:
+        >>> print(told_by_negative(-12.0))
+        values below 0 are z-scores (zscore), or log-ratios and other logarithms (zscore with `standardise: cohort`)
+    """
+    offset = [unit for unit in OFFSETS if lowest >= lowest_of(unit)]
+    logarithms = f", logarithms of x + 0.001 ({', '.join(offset)})" if offset else ""
+    others = "log-ratios and other logarithms (zscore with `standardise: cohort`)"
+    return f"values below 0 are z-scores (zscore){logarithms}, or {others}"
+
+
+def fitting_units(values: Float[np.ndarray, "sample gene"]) -> tuple[str, ...]:
+    """Returns the units that values can be in, by their signs, fractions and size; see `check_values`.
+
+    Example:
+        >>> fitting_units(np.array([[-11.5, 3.0]])), fitting_units(np.array([[-4.0, 3.0]]))
+        (('zscore',), ('log2_fpkm_001', 'log2_tpm_001', 'zscore'))
+    """
+    return tuple(unit for unit in MODEL_SCALE if not _wrong_values(values, unit)[0].any())
+
+
 def units_of(scale: str) -> str:
     """Returns the units that become a scale of models.
 
@@ -96,7 +134,7 @@ def check_values(
             raise UnitMismatch(
                 f"{path}, {place(rows.start + int(sample), int(gene))}: {wanted} is required. Found {found} "
                 f"({np.count_nonzero(wrong)} such value(s))",
-                _remedy(float(value), unit),
+                _remedy(float(value), unit, lowest=float(np.nanmin(values))),
                 seems=_seeming(float(value), unit),
             )
 
@@ -165,7 +203,7 @@ def _wrong_values(block: Float[np.ndarray, "row gene"], unit: str) -> tuple[Bool
         return wrong, "a finite number"
     if unit == "zscore":
         return wrong, "a finite number"
-    lowest = np.log2(OFFSETS[unit]) - 0.01 if unit in OFFSETS else 0.0  # -9.9658 is often written as -9.966
+    lowest = lowest_of(unit)
     wrong = block < lowest
     if wrong.any():
         return wrong, f"a value of at least {lowest:.4g} ({unit})"
@@ -176,16 +214,17 @@ def _wrong_values(block: Float[np.ndarray, "row gene"], unit: str) -> tuple[Bool
     return wrong, ""
 
 
-def _remedy(value: float, unit: str) -> str:
+def _remedy(value: float, unit: str, *, lowest: float) -> str:
     if not np.isfinite(value):
         return "Fill the cell in, or drop the gene or the patient."
     if unit == "counts" and value > 0:
         return "Declare unit rsem for expected or normalised counts, or the unit that the file has."
     if unit.startswith("log2_") and value > 0:
         return "Declare the unit without log2_."
-    if unit == "log2_tpm":
-        return "Declare log2_tpm_001 for log2(TPM + 0.001), zscore for z-scores, or correct the value."
-    return "Check the unit (z-scores are unit zscore, logarithms log2_...), or drop the gene or the patient."
+    if value < 0:
+        told = told_by_negative(lowest)
+        return f"{told[:1].upper()}{told[1:]}. Declare what they are, or correct the value."
+    return "Check the unit (logarithms are log2_...), or drop the gene or the patient."
 
 
 def _seeming(value: float, unit: str) -> str:

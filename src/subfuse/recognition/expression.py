@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from subfuse.bounded_files import open_bounded
 from subfuse.errors import SubfuseError, preview
@@ -15,7 +16,7 @@ from subfuse.expression.gene_names import gene_aliases, is_identifier, is_like_s
 from subfuse.expression.gene_sets import BUILTIN, load_gene_sets
 from subfuse.expression.matrices import cbioportal_unit, described_unit, describes_genes, description_beside
 from subfuse.expression.source import GeneSetSource
-from subfuse.expression.units import MODEL_SCALE
+from subfuse.expression.units import MODEL_SCALE, fitting_units, told_by_negative
 from subfuse.features.hdf5_files import opened_hdf5
 from subfuse.recognition.kinds import (
     ANNDATA,
@@ -45,7 +46,6 @@ _LOOKED_AT = 40  # lines of a table
 _FEW_GENES = (
     0.01  # share of names that are known by chance; of all human genes, the built-in sets hold several times that
 )
-_UNITS = ", ".join(MODEL_SCALE)
 
 
 def expression_lines(folder: Path, direct: Sequence[FoundTable], below: Sequence[FoundTable], base: Path) -> list[str]:
@@ -96,7 +96,7 @@ def _beside_patients(tables: Sequence[FoundTable], base: Path) -> list[str]:
         line("table", relative(found[0].path, base)),
         line("gene_suffix", GENE_SUFFIX, f"how its {genes.shape[1]} columns of expression end"),
         line("patient_column", columns[0]),
-        asked("unit", f"{_UNITS}?{_extent(replace(found[0], start=genes))}"),
+        _asked_unit(replace(found[0], start=genes)),
     ]
 
 
@@ -193,11 +193,20 @@ def _unit(table: FoundTable) -> list[str]:
         case "h5ad":
             stated = _stated_unit(table.path)
             if stated is not None and stated not in MODEL_SCALE:
-                return [asked("unit", f"{_UNITS}? uns of the file says {stated[:60]!r}")]
+                return [asked("unit", f"{', '.join(MODEL_SCALE)}? uns of the file says {stated[:60]!r}")]
             told = [] if stated is None else [remark("unit: as uns of the file says")]
         case _:
             told = []
-    return told or [asked("unit", f"{_UNITS}?{_extent(table)}{_doubt(table)}")]
+    return told or [_asked_unit(table)]
+
+
+def _asked_unit(table: FoundTable) -> str:
+    """Returns the line that asks for the unit: those that the first values can have."""
+    values = _first_values(table)
+    lowest = float(values.min(initial=0))
+    units = ", ".join(fitting_units(values[None]))
+    told = f"; {told_by_negative(lowest)}" if lowest < 0 else ""
+    return asked("unit", f"{units}?{_extent(table)}{told}{_doubt(table)}")
 
 
 def _doubt(table: FoundTable) -> str:
@@ -245,16 +254,21 @@ def _stated_unit(path: Path) -> str | None:
 
 def _extent(table: FoundTable) -> str:
     """Returns between what the first values of a table lie, for who knows the unit by that."""
+    values = _first_values(table)
+    if not len(values):
+        return ""
+    whole = ", whole numbers" if (values == np.rint(values)).all() else ""
+    return f" Its first rows hold {values.min():g} to {values.max():g}{whole}"
+
+
+def _first_values(table: FoundTable) -> Float[np.ndarray, " value"]:
+    """Returns the known values of a table's first rows, none where they cannot be read."""
     start = table.start
     if start.empty:
         try:
             start = read_text_table(table.path, comment="#", n_lines=20)
         except SubfuseError:
-            return ""
+            return np.zeros(0)
     numbers = numbers_in(start)
     values = numbers.loc[:, [not describes_genes(str(column)) for column in numbers]].to_numpy(dtype=float)
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return ""
-    whole = ", whole numbers" if (values == np.rint(values)).all() else ""
-    return f" Its first rows hold {values.min():g} to {values.max():g}{whole}"
+    return values[np.isfinite(values)]
