@@ -40,7 +40,8 @@ def test_unknown_keys_are_errors_and_values_stay():
     ("written", "found"),
     [
         ("a.csv", "base/a.csv"),
-        ("../a b.csv", "base/../a b.csv"),
+        ("../a b.csv", "a b.csv"),
+        ("x/../y/./a.csv", "base/y/a.csv"),
         ("/data/a.csv", "/data/a.csv"),
         ("${FOLDER}/a.csv", "/home/me/data/a.csv"),
         ("$FOLDER/a.csv", "/home/me/data/a.csv"),
@@ -52,6 +53,16 @@ def test_paths_are_relative_to_their_file_and_may_name_variables(monkeypatch, wr
     monkeypatch.setenv("HOME", "/home/me")
     section = Files.model_validate({"table": written}, context={"base": Path("base")})
     assert section.table == Path(found)
+
+
+def test_what_is_above_a_link_is_where_the_system_says(tmp_path):
+    (tmp_path / "far" / "in").mkdir(parents=True)
+    (tmp_path / "far" / "a.csv").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "in")
+    section = Files.model_validate({"table": "link/../a.csv"}, context={"base": tmp_path})
+    assert section.table.read_text() == "x"
+    section = Files.model_validate({"table": "far/../link/a.csv"}, context={"base": tmp_path})
+    assert section.table == tmp_path / "link" / "a.csv"
 
 
 def test_without_a_file_paths_are_as_given():

@@ -11,12 +11,19 @@ BLANK = "FILL-IN"  # what stands in a draft where only the user knows the value
 
 
 def resolved_path(path: Path, info: Any) -> Path:  # ValidationInfo, which run-time type checks do not accept
-    """Returns a path of a file of settings as it is meant: relative to that file, with ${VARIABLES} filled in."""
+    """Returns a path of a file of settings as it is meant: relative to that file, with ${VARIABLES} filled in.
+
+    Without `..`, as messages are to name it, unless a link stands before them: what is above it lies elsewhere.
+    """
     expanded = os.path.expandvars(path)
     if "$" in expanded:
         raise ValueError(f"the environment variable in {path} is not set")
     base = (info.context or {}).get("base")
-    return Path(expanded).expanduser() if base is None else Path(base) / Path(expanded).expanduser()
+    found = Path(expanded).expanduser() if base is None else Path(base) / Path(expanded).expanduser()
+    if ".." not in found.parts:
+        return found
+    normal = Path(os.path.normpath(found))
+    return normal if os.path.realpath(normal) == os.path.realpath(found) else found
 
 
 FilePath = Annotated[Path, AfterValidator(resolved_path)]  # relative to the cohort file; may hold ${VARIABLES}
