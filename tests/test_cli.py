@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from command_run import explain_roughly, made_by_commands
 from subfuse.cli import COMMANDS, main
@@ -119,6 +120,27 @@ def test_preparing_again_does_nothing_again(run, capsys):
     arguments = ["prepare", str(run.parent / "cohort" / "cohort.yaml"), "--out", str(prepared), "--workers", "1"]
     assert main(arguments) == 0
     assert before == {path: path.stat().st_mtime_ns for path in prepared.rglob("*.h5")}
+
+
+def test_slides_that_were_cut_otherwise_than_those_of_training_are_refused_in_one_line(run, tmp_path, capsys):
+    """One slide is enough: nobody is predicted before the tilings are compared."""
+    raw, prepared = run.parent / "cohort", tmp_path / "prepared"
+    content = yaml.safe_load((raw / "cohort.yaml").read_text())
+    pd.read_csv(raw / "slides.csv").iloc[:1].to_csv(tmp_path / "one.csv", index=False)
+    content["slides"] |= {"table": str(tmp_path / "one.csv"), "tiling": {"mpp": 0.5, "tile_px": 128, "overlap_px": 0}}
+    (raw / "other.yaml").write_text(yaml.safe_dump(content | {"name": "elsewhere", "role": "external"}))
+    assert main(["prepare", str(raw / "other.yaml"), "--out", str(prepared), "--workers", "1"]) == 0
+    capsys.readouterr()
+    for command in (
+        ["evaluate", str(run), "--cohort"],
+        ["predict", str(run), "--out", str(tmp_path / "p"), "--cohort"],
+    ):
+        assert main([*command, str(prepared)]) == 3
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith("subfuse: error: slides of cohort 'elsewhere' must be cut into patches")
+        assert "as in training, mpp: 0.5, tile_px: 256, overlap_px: 0. Found mpp: 0.5, tile_px: 128, over" in error
+        assert "Declare `tiling: {mpp: 0.5, tile_px: 256, overlap_px: 0}` in `slides`" in error
+    assert not (tmp_path / "p").exists()
 
 
 def test_a_run_is_the_same_in_python(run):
