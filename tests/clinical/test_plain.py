@@ -58,12 +58,17 @@ def test_rows_for_slides_or_samples_of_a_patient_are_one_where_they_agree(tmp_pa
     read = plain(tmp_path, text, columns=columns)
     assert read.patients["patient_id"].tolist() == ["a", "b"]
     assert "patients.csv: a table of slides or samples, 3 rows for 2 patients" in read.warnings
-    with pytest.raises(DataError, match=r"Found a again .*another age.* this one as `slides\.table`\."):
+    found = r"one row per patient is required\. Found a again .* with another age.* this one as `slides\.table`\."
+    with pytest.raises(DataError, match=found):
         plain(tmp_path, text.replace("s2,60", "s2,61"), columns=columns)
-    with pytest.raises(DataError, match=r"one row per patient is required\. Found a again .* with another age"):
-        plain(tmp_path, text.replace("s2,60", "s2,61"), columns=columns)
-    with pytest.raises(DataError, match=r"one row per patient is required.*with the same values"):
+    with pytest.raises(DataError, match=r"one row per patient is required.*with the same values.*Keep one row per pat"):
         plain(tmp_path, text.replace(column, "visit"), columns=columns)
+
+
+def test_slides_of_a_patient_by_barcodes_of_several_samples_have_the_remedy_for_slides(tmp_path):
+    text = "case,slide_id,age\nTCGA-02-0001-01A,s1,60\nTCGA-02-0001-01B,s2,60\n"
+    with pytest.raises(DataError, match=r"Found TCGA-02-0001 again .* with the same values.* as `slides\.table`\."):
+        plain(tmp_path, text, columns={"patient_id": "case", "age": "age"})
 
 
 def test_table_without_outcome_has_unknown_outcome(tmp_path):

@@ -16,6 +16,11 @@ from subfuse.tables import is_missing, note_of_commas
 FIXED_COLUMNS = ("patient_id", "site", "time_days", "event")
 RESERVED = ("cohort", "n_slides", "has_expression")  # of patients.csv, written by us
 DAYS = {"days": 1.0, "weeks": 7.0, "months": 30.4375, "years": 365.25}  # a month is a twelfth of a Julian year
+WITHIN_PATIENTS = "within_patients"  # in `attrs` of a table: whether its rows are slides or samples
+_OF_SLIDES = (
+    "Its rows are slides or samples, and labels here are of patients: give a table with one row per patient, and this "
+    "one as `slides.table`"
+)
 _ROWS_OF_TITLE = 10  # in which the header is looked for
 _WITH_UNIT = ("unit", "age")  # writings of a number that name its unit
 
@@ -243,12 +248,11 @@ def match_barcodes(table: pd.DataFrame) -> tuple[str, ...]:
     return (f"{changed} patient identifiers are TCGA barcodes, matched by their first 12 characters{others}",)
 
 
-def refuse_repeated_patients(table: pd.DataFrame, *, remedy: str = "Keep one row per patient") -> None:
+def refuse_repeated_patients(table: pd.DataFrame) -> None:
     """Checks that every patient has one row.
 
     Args:
-        table: With `patient_id` and `place`, a row's file and number.
-        remedy: What the message says last.
+        table: With `patient_id` and `place`, a row's file and number; `attrs` may say that rows are slides or samples.
 
     Raises:
         DataError: A patient occurs again. Names both rows and the columns in which they differ.
@@ -261,6 +265,7 @@ def refuse_repeated_patients(table: pd.DataFrame, *, remedy: str = "Keep one row
     first = int(np.argmax(table["patient_id"] == patient))
     values = [str(name) for name in table if name not in ("patient_id", "place")]
     differing = [name for name in values if str(table[name].iloc[row]) != str(table[name].iloc[first])]
+    remedy = _OF_SLIDES if table.attrs.get(WITHIN_PATIENTS) else "Keep one row per patient"
     contrast = f"with another {preview(differing)}" if differing else "with the same values"
     raise DataError(
         f"{table['place'].iloc[row]}: one row per patient is required. Found {patient} again (first: "

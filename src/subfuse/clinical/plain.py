@@ -9,12 +9,12 @@ import pandas as pd
 from subfuse.cells import is_date, is_month
 from subfuse.clinical.columns import (
     FIXED_COLUMNS,
+    WITHIN_PATIENTS,
     map_columns,
     note_of_case,
     note_of_read_commas,
     note_of_repeated,
     parse_days,
-    refuse_repeated_patients,
     without_empty_rows,
 )
 from subfuse.clinical.follow_up_dates import DATE_COLUMNS, days_between, has_dates
@@ -29,10 +29,6 @@ OPPOSITE_OF_EVENT = re.compile(_OPPOSITE, re.IGNORECASE)
 AMBIGUOUS_EVENT = re.compile(rf"vital|status|{_OPPOSITE}", re.IGNORECASE)
 OTHER_UNIT = re.compile(r"week|month|year|(?:^|[^a-z])(?:wk|wks|mo|mos|yr|yrs)(?:$|[^a-z])", re.IGNORECASE)
 _ROWS_WITHIN = {"slideid", "sampleid", "sample"}  # columns of tables with several rows for a patient
-_OF_SLIDES = (
-    "Its rows are slides or samples, and labels here are of patients: give a table with one row per patient, and this "
-    "one as `slides.table`"
-)
 _OUTCOMES = dict.fromkeys(("dead", "deceased", "died", "death", "tot", "verstorben"), True) | dict.fromkeys(
     ALIVE, False
 )  # words that say what happened, whatever their column is called
@@ -46,7 +42,7 @@ def read_plain(
     event_values: Mapping[str, bool | str] | None = None,
     time_unit: TimeUnit | None = None,
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Returns the rows of all tables, with `place`, and notes.
+    """Returns the rows of all tables, with `place`, and notes; `attrs` say whether those of any are slides or samples.
 
     Args:
         paths: Tables to join below one another.
@@ -61,7 +57,9 @@ def read_plain(
         DataError: Unreadable table, event, time or date.
     """
     parts, notes = zip(*(_read(path, columns, event_values, time_unit) for path in paths), strict=True)
-    return pd.concat(parts, ignore_index=True), sum(notes, ())
+    table = pd.concat(parts, ignore_index=True)
+    table.attrs[WITHIN_PATIENTS] = any(part.attrs[WITHIN_PATIENTS] for part in parts)
+    return table, sum(notes, ())
 
 
 def _read(
@@ -87,8 +85,6 @@ def _read(
     table["place"] = [f"{path}, row {row + 2}" for row in range(len(table))]
     table, note_of_empty = without_empty_rows(table, raw)
     table, note_of_repetition = _without_repetition(table, raw, path)
-    if _is_within_patients(raw):
-        refuse_repeated_patients(table, remedy=_OF_SLIDES)
     note_of_dates: tuple[str, ...] = ()
     if "event" in table:
         if of_dates:
@@ -99,6 +95,7 @@ def _read(
             table["time_days"] = parse_days(table["time_days"], table["place"], "time_days", unit=unit)
         table = _with_causes(table, event_values)
         table["event"] = read_events(table, columns["event"], event_values, path, section="patients")
+    table.attrs[WITHIN_PATIENTS] = _is_within_patients(raw)
     notes = (
         *note_of_empty,
         *note_of_repetition,
