@@ -23,10 +23,10 @@ PYTHON = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8")
 
 
 def shell_lines(page: Path) -> list[str]:
-    """Commands of subfuse in a page's shell blocks, without comments and launchers such as torchrun."""
+    """Commands of subfuse in a page's shell blocks, without comments, redirections and launchers such as torchrun."""
     blocks = re.findall(r"^```(?:bash|sh)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     lines = [line.partition("#")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [line[line.index("subfuse ") :] for line in lines if re.search(r"(^|\s)subfuse ", line)]
+    return [line[line.index("subfuse ") :].partition(" > ")[0] for line in lines if re.search(r"(^|\s)subfuse ", line)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,8 +1,10 @@
 """Commands for what is there already: a published checkpoint, and this machine."""
 
 import os
+import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +54,7 @@ def test_bash_completes_commands_and_options_of_the_script(tmp_path, capsys):
     pytest.importorskip("shtab")
     assert main(["completion", "bash"]) == 0
     (tmp_path / "script").write_text(capsys.readouterr().out)
+    subprocess.run(["bash", "-n", tmp_path / "script"], check=True)
 
     def completed(*words):
         command = ["bash", "-c", COMPLETES, "bash", str(tmp_path / "script"), *words]
@@ -71,6 +74,21 @@ def test_the_script_of_zsh_knows_every_command(capsys):
     script = capsys.readouterr().out
     assert script.startswith("#compdef subfuse")
     assert all(f"{name}:" in script for name in COMMANDS)
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="there is no zsh")
+def test_zsh_finds_and_loads_the_script_as_the_readme_installs_it(tmp_path, capsys):
+    pytest.importorskip("shtab")
+    assert main(["completion", "zsh"]) == 0
+    (tmp_path / ".zfunc").mkdir()
+    (tmp_path / ".zfunc" / "_subfuse").write_text(capsys.readouterr().out)
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^echo '(fpath=.*)' >> ~/\.zshrc$", readme, re.MULTILINE)
+    loads = f"{line} -u -D; print ${{_comps[subfuse]}}; autoload +X _subfuse && print loaded"
+    command, environ = ["zsh", "-f", "-c", loads], {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environ)
+    assert (done.stdout.split(), done.stderr) == (["_subfuse", "loaded"], "")
+    subprocess.run(["zsh", "-n", tmp_path / ".zfunc" / "_subfuse"], check=True)
 
 
 def test_completion_without_its_package_says_what_to_install(capsys, monkeypatch):

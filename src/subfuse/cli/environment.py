@@ -53,7 +53,7 @@ def completion_command(parser: Callable[[], Parser]) -> Command:
 
     return Command(
         "Print what lets a shell complete commands, options and paths.",
-        "subfuse completion bash > ~/.local/share/bash-completion/completions/subfuse",
+        "subfuse completion bash > ~/.subfuse-completion && echo 'source ~/.subfuse-completion' >> ~/.bashrc",
         _add_completion,
         completion,
     )
