@@ -216,8 +216,10 @@ def test_without_a_network_missing_weights_are_an_error(
     monkeypatch.setattr(patch_encoders, "hub_is_reachable", lambda: False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
 
-    with pytest.raises(ConfigurationError, match=r"no network.*efficientnet-lite0, which works without a network"):
+    with pytest.raises(ConfigurationError, match=r"no network.*efficientnet-lite0, which works without a") as caught:
         load_patch_encoder(name)
+    gate = "agree to its terms at https://huggingface.co/MahmoodLab/uni and set HF_TOKEN"
+    assert (gate in str(caught.value)) == name.startswith("hf_hub:")
 
 
 @pytest.mark.parametrize("name", ["timm:test_vit", "hf-hub:MahmoodLab/UNI", "hf_hub:bioptimus/H-optimus-0"])

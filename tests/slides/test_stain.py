@@ -100,7 +100,13 @@ def test_patches_of_a_slide_are_normalised_alike_whatever_is_on_them(method: str
 
 @pytest.mark.parametrize("method", ["macenko", "reinhard"])
 @pytest.mark.parametrize(
-    "sample", [[], [np.full((64, 64, 3), 244, np.uint8)], [np.full((64, 64, 3), (200, 60, 90), np.uint8)]]
+    "sample",
+    [
+        [],
+        [np.full((64, 64, 3), 244, np.uint8)],
+        [np.full((64, 64, 3), (200, 60, 90), np.uint8)],
+        [np.random.default_rng(0).normal((200, 60, 90), 1, (64, 64, 3)).round().astype(np.uint8)],  # as JPEG leaves it
+    ],
 )
 def test_slides_without_two_stains_are_named(method: str, sample: list[np.ndarray]) -> None:
     with pytest.raises(DataError, match=r"slide\.svs: two stains that can be told apart are required") as caught:

@@ -272,9 +272,15 @@ def _pretrained_model(architecture: str) -> nn.Module:
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         is_told = is_reachable or isinstance(error, RuntimeError)  # of weights that are there and do not fit
         reason = str(error).strip().partition("\n")[0] if is_told else "no network, and nothing in the local cache"
+        page = (
+            f"https://huggingface.co/{architecture.partition(':')[2]}"
+            if architecture.startswith(("hf_hub:", "hf-hub:"))
+            else ""
+        )
+        gate = f"where it is gated, agree to its terms at {page} and set HF_TOKEN, " if page else ""
         raise ConfigurationError(
-            f"Patch encoder {architecture!r}: its weights could not be loaded ({reason}). Connect (gated models need "
-            f"HF_TOKEN), give a file as NAME@FILE, or use {OFFLINE_ENCODER}, which works without a network."
+            f"Patch encoder {architecture!r}: its weights could not be loaded ({reason}). Connect, {gate}give a file "
+            f"as NAME@FILE, or use {OFFLINE_ENCODER}, which works without a network."
         ) from error
 
 

@@ -17,7 +17,7 @@ Image = UInt8[np.ndarray, "height width 3"]
 _WHITE = 240.0  # transmitted light
 _LEAST_ABSORBANCE = 0.15  # of stained pixels, in every channel
 _LEAST_PIXELS = 1000
-_LEAST_SPREAD = 0.1  # of L*, a* and b*
+_LEAST_SPREAD = 1.0  # of L*, a* and b*: what compression leaves of one colour is below it
 _WORST_CONDITION = 100.0  # of the two stains; those of the reference have 2
 _STAINS = np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]])  # channel by haematoxylin and eosin
 _AMOUNTS = np.array([1.9705, 1.0308])  # their 99th percentiles; both are torchstain's
@@ -64,11 +64,11 @@ def fit_stain(method: str, sample: Sequence[Image], path: Path) -> Callable[[Ima
     is_stained = (_absorbance(pixels) >= _LEAST_ABSORBANCE).all(axis=1)
     if np.count_nonzero(is_stained) < _LEAST_PIXELS:
         raise _not_estimated(path, f"{np.count_nonzero(is_stained)} stained pixels in {len(sample)} patches")
+    colours = _lab(pixels[is_stained][:, None]).reshape(-1, 3)
+    spread = colours.std(axis=0)
+    if not (spread > _LEAST_SPREAD).all():
+        raise _not_estimated(path, "one colour alone")
     if method == "reinhard":
-        colours = _lab(pixels[is_stained][:, None]).reshape(-1, 3)
-        spread = colours.std(axis=0)
-        if not (spread > _LEAST_SPREAD).all():
-            raise _not_estimated(path, "one colour alone")
         return partial(_reinhard, mean=colours.mean(axis=0), spread=spread)
     stains, amounts = _stains(pixels[is_stained])
     if np.linalg.cond(stains) > _WORST_CONDITION or not (amounts > 0).all():
