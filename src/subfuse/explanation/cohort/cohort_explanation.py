@@ -125,7 +125,7 @@ def _write_task(
         {name: read_table(place / names.MODEL_TABLES[name], text=["fold"], exact=True) for name in TABLES}
         for place in folders
     ]
-    tables = {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in TABLES}
+    tables = {name: _joined([part[name] for part in parts]) for name in TABLES}
     if tables["contributions"].empty:
         raise DataError(f"{folder}: a patient with the modalities of the model is required to explain it. Found none.")
     (folder / names.SUMMARY).unlink(missing_ok=True)  # it marks the folder complete
@@ -143,6 +143,11 @@ def _write_task(
     generator = np.random.default_rng(SEED)
     write_json(folder / names.FAITHFULNESS_SUMMARY, faithfulness_summary(faithfulness, generator=generator))
     write_json(folder / names.SUMMARY, reliance_summary(contributions, tables["gaps"]) | {"gap_tolerance": tolerance})
+
+
+def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Returns one table; an empty one has nothing to say of the types of columns."""
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
 def modality_shares(contributions: pd.DataFrame) -> pd.DataFrame:
