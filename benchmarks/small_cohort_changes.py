@@ -7,10 +7,10 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from sklearn.preprocessing import QuantileTransformer
 
+from normal_scores import NormalScores
+from subfuse.cohort import bags
 from subfuse.cohort.bags import PatchStandardiser
-from subfuse.cohort.cohort import Cohort
 from subfuse.cohort.fold import Fold
 from subfuse.expression.table import ExpressionStandardiser
 from subfuse.objective.losses import Consistency
@@ -20,6 +20,7 @@ from subfuse.training.checkpoint import TrainingState, copy_weights
 
 CLIP = 2.5  # training standard deviations
 DEFAULT, ALONE, LINE = "default", "network alone", "its line alone"
+SCORES = "normal scores of expression"
 LINEAR = ("cox", "cox-slides", "cox-both")
 
 
@@ -31,7 +32,6 @@ class Change:
         settings: Of training.
         architecture: Sizes.
         patches: What is replaced while a model is trained and predicts.
-        cohort: What is made of the cohort, by a fold's training patients.
         fold: What is made of the fold.
         epochs_of_alone: Whether it trains for as many epochs as the network alone chose.
     """
@@ -39,7 +39,6 @@ class Change:
     settings: dict[str, Any] = field(default_factory=dict)
     architecture: dict[str, Any] = field(default_factory=dict)
     patches: tuple[Callable[[], Any], ...] = ()
-    cohort: Callable[[Cohort, Fold], Cohort] = lambda cohort, _: cohort
     fold: Callable[[Fold], Fold] = lambda fold: fold
     epochs_of_alone: bool = False
 
@@ -52,19 +51,13 @@ class Change:
             yield
 
 
-def _clipping(standardiser: type) -> Callable[[], Any]:
+def _clipping(standardiser: type[ExpressionStandardiser | PatchStandardiser]) -> Callable[[], Any]:
     plain = standardiser.transform
     return lambda: patch.object(standardiser, "transform", lambda self, x: np.clip(plain(self, x), -CLIP, CLIP))
 
 
-def _normal_scores(cohort: Cohort, fold: Fold) -> Cohort:
-    """Normal quantiles of the rank among training patients, of expression."""
-    known = {p.patient_id: p.expression for p in cohort if p.expression is not None}
-    training = np.stack([values for name, values in known.items() if name in fold.train])
-    scaler = QuantileTransformer(n_quantiles=33, output_distribution="normal").fit(training)
-    scores = np.clip(scaler.transform(np.stack([*known.values()])), -2.2, 2.2).astype(np.float32)
-    changed = dict(zip(known, scores, strict=True))
-    return replace(cohort, patients=tuple(replace(p, expression=changed.get(p.patient_id)) for p in cohort))
+def _normal_scores() -> Any:
+    return patch.object(bags, "ExpressionStandardiser", NormalScores)
 
 
 def _validation_trains() -> Any:
@@ -108,7 +101,7 @@ ALONE_CHANGES = {  # of a network without a linear path
     "Cox loss, batches of 8": Change(patches=(_cox_loss,)),
     "Cox loss, batches of 64": Change({"accumulate": 8, "lr": 1e-3}, patches=(_cox_loss,)),
     "inputs clipped at 2.5 sd": Change(patches=(_clipping(ExpressionStandardiser), _clipping(PatchStandardiser))),
-    "normal scores of expression": Change(cohort=_normal_scores),
+    SCORES: Change(patches=(_normal_scores,)),
     "width 32": Change(architecture={"embed_dim": 32}),
     "width 512": Change(architecture={"embed_dim": 512}),
     "five networks": Change({"members": 5}),
@@ -119,11 +112,16 @@ SUBSPACE_CHANGES = {
     "no modality dropout": Change({"modality_dropout": 0.0}),
     "no penalty on genes": Change({"gene_penalty": 0.0}),
 }
+INPUT_CHANGES = {  # of lines, and of a network with its line
+    SCORES: Change(patches=(_normal_scores,)),
+    "inputs clipped at 2.5 sd": Change(patches=(_clipping(ExpressionStandardiser), _clipping(PatchStandardiser))),
+    f"{SCORES}, patches clipped": Change(patches=(_normal_scores, _clipping(PatchStandardiser))),
+}
 LINE_CHANGES = {
     "without the validation patients": Change(fold=lambda fold: Fold(fold.train, (), fold.test)),
-    "normal scores of expression": Change(cohort=_normal_scores),
-    "inputs clipped at 2.5 sd": Change(patches=(_clipping(ExpressionStandardiser), _clipping(PatchStandardiser))),
+    **INPUT_CHANGES,
 }
+WITH_LINE = "with its line: "  # how changes of a network that keeps its linear path are called
 
 
 def changes_of(model: str, *, has_slides: bool) -> dict[str, Change]:
@@ -136,5 +134,11 @@ def changes_of(model: str, *, has_slides: bool) -> dict[str, Change]:
         without = {
             name: replace(change, settings={**change.settings, "linear_path": False}) for name, change in alone.items()
         }
-        chosen = {DEFAULT: Change(), ALONE: Change({"linear_path": False}), **without}
-    return {name: c for name, c in chosen.items() if reads_expression or name != "normal scores of expression"}
+        beside = {f"{WITH_LINE}{name}": change for name, change in INPUT_CHANGES.items()}
+        chosen = {DEFAULT: Change(), ALONE: Change({"linear_path": False}), **without, **beside}
+    reads_slides = has_slides and model not in ("cox", "snn")
+    return {
+        name: change
+        for name, change in chosen.items()
+        if (reads_expression or SCORES not in name) and (reads_slides or "patches clipped" not in name)
+    }

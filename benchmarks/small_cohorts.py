@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from small_cohort_changes import ALONE, DEFAULT, LINE, LINEAR, Change, changes_of
+from small_cohort_changes import ALONE, DEFAULT, LINE, LINEAR, WITH_LINE, Change, changes_of
 from subfuse.cohort.batches import SurvivalTarget
 from subfuse.cohort.cohort import Cohort, read_cohort
 from subfuse.cohort.drawn_folds import stratified_folds
@@ -142,7 +142,7 @@ def sections(
 
 def predictions(section: Section, fold: Fold, row: Row, seed: int, epochs: int | None) -> pd.DataFrame:
     """Returns the risk of test patients, by the model and by its line alone, with processor seconds of training."""
-    cohort, change = row.change.cohort(section.cohort, fold), row.change
+    cohort, change = section.cohort, row.change
     settings = change.settings | ({} if epochs is None else {"epochs": epochs, "patience": epochs})
     plan = TrainingPlan(
         training=TrainingSettings(**settings), architecture=ArchitectureSettings(**change.architecture), seed=seed
@@ -161,10 +161,17 @@ def predictions(section: Section, fold: Fold, row: Row, seed: int, epochs: int |
         "score": predicted["risk"].to_numpy(),
         "seconds": seconds,
         "epochs": max(fitted.details.get("chosen_epochs", [-1])) + 1,
+        "commit": commit(),
     }
     if "contribution_linear_path" in predicted:
         columns["line"] = predicted["contribution_linear_path"].to_numpy()
     return pd.DataFrame(columns)
+
+
+def commit() -> str:
+    """Returns the commit that this runs at."""
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip()
 
 
 def all_predictions(section: Section, row: Row) -> pd.DataFrame:
@@ -181,7 +188,7 @@ def all_predictions(section: Section, row: Row) -> pd.DataFrame:
                     alone = path.parents[1] / ALONE.replace(" ", "_") / path.name
                     epochs = int(pd.read_csv(alone)["epochs"].iloc[0])
                 write_table(path, predictions(section, fold, row, seed, epochs))
-            tables.append(pd.read_csv(path).assign(split_index=index, seed=seed))
+            tables.append(pd.read_csv(path, dtype={"commit": str}).assign(split_index=index, seed=seed))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -189,10 +196,10 @@ def measured(section: Section, changes: Sequence[str] | None) -> dict[tuple[str,
     """Returns the predictions of every row by model and change; a line within a network is a row of its own."""
     found = {}
     for row in section.rows:
-        if row.name in (changes or [row.name]):
+        if row.name in (DEFAULT, ALONE, *(changes or [row.name])):
             table = found[row.model, row.name] = all_predictions(section, row)
             print(f"{section.title}: {row.model}, {row.name}: {mean_concordance(table):.3f}", flush=True)
-            if "line" in table:
+            if "line" in table and row.name == DEFAULT:
                 found[row.model, LINE] = table.assign(score=table["line"])
     return found
 
@@ -242,16 +249,15 @@ def difference(table: pd.DataFrame, other: pd.DataFrame | None) -> str:
 
 def table_rows(rows: dict[tuple[str, str], pd.DataFrame]) -> Iterator[str]:
     """Yields the rows of a Markdown table."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     lines = {model: table for (model, change), table in rows.items() if model in LINEAR and change == DEFAULT}
     best = max(lines.values(), key=mean_concordance, default=None)
     for (model, change), table in rows.items():
-        is_reference = change in (DEFAULT, ALONE, LINE)
-        reference = rows.get((model, DEFAULT if model in LINEAR or is_reference else ALONE))
+        has_line = change in (DEFAULT, ALONE, LINE) or change.startswith(WITH_LINE)
+        reference = rows.get((model, DEFAULT if model in LINEAR or has_line else ALONE))
         of_seeds = ", ".join(f"{mean_concordance(part):.3f}" for _, part in table.groupby("seed"))
         cells = [model, change, f"{mean_concordance(table):.3f}", of_seeds, interval(resampled(table))]
         cells += [difference(table, reference), difference(table, best), f"{table['seconds'].median():.0f}"]
-        yield f"| {' | '.join([*cells, commit.strip()])} |"
+        yield f"| {' | '.join([*cells, ', '.join(table['commit'].unique())])} |"
 
 
 def rows_of_page() -> dict[str, list[str]]:
@@ -279,9 +285,9 @@ def page(tables: dict[str, list[str]]) -> str:
         f"{platform.machine()}, {available_cores()} cores, shared with other work. C-index of survival, mean over "
         "splits and seeds. Differences and intervals are of the first seed, by drawing patients anew (paired); they "
         "recur across inner splits, so intervals of these are too narrow. Networks are changed without their linear "
-        f"path, each change alone, against `{ALONE}`; what is called `{DEFAULT}` or `{LINE}` is compared with the "
-        "default. The best line is that of cox, cox-slides and cox-both with the highest C-index in the table. Seconds "
-        "are processor time of the median training; every row says of which commit it is.",
+        f"path, each change alone, against `{ALONE}`; `{LINE}` and what begins with `{WITH_LINE.strip()}` is "
+        "compared with the default. The best line is that of cox, cox-slides and cox-both with the highest C-index in "
+        "the table. Seconds are processor time of the median training; every row says of which commit it is.",
         "",
     ]
     head = (
@@ -307,10 +313,9 @@ def main() -> None:
         for section in sections(name, options.work, options.models, options.seeds, options.splits):
             rows = list(table_rows(measured(section, options.changes)))
             print("\n".join(rows))
-            if not options.changes:
-                tables = rows_of_page()
-                tables[section.title] = merged(tables.get(section.title, []), rows)
-                write_text(RESULT, page(tables))
+            tables = rows_of_page()
+            tables[section.title] = merged(tables.get(section.title, []), rows)
+            write_text(RESULT, page(tables))
 
 
 if __name__ == "__main__":
