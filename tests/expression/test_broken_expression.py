@@ -52,7 +52,10 @@ def test_harmless_oddities_change_nothing(tmp_path, content, name):
         (GOOD.replace("\t1\t3", ",1,3").encode(), r"row 2 \(TCGA-02-0001,1,3\), gene EGFR: a finite number"),
         (GOOD.replace("\t1\t3", "\t1\tNaN").encode(), r"row 2 \(TCGA-02-0001\), gene TP53: a finite number"),
         (GOOD.replace("\t1\t3", "\tinf\t3").encode(), r"row 2 .*gene EGFR: a finite number .* Found inf"),
-        (GOOD.replace("\t1\t3", "\t-1\t3").encode(), r"gene EGFR: a value of at least 0 \(tpm\) .* unit zscore"),
+        (
+            GOOD.replace("\t1\t3", "\t-1\t3").encode(),
+            r"gene EGFR: a value of at least 0 \(tpm\) .* are z-scores \(zscore\)",
+        ),
         (GOOD.replace("\t1\t3", "\t1,5\t3").encode(), r"row 2 .*column EGFR: a number is required. Found '1,5'"),
         (GOOD.replace("\t1\t3", "\t1\t3\t4").encode(), "cells are required, as the header has"),
         (GOOD.replace("0002", "0001").encode(), "required once. Found several of TCGA-02-0001"),
