@@ -20,7 +20,13 @@ _UNIT = re.compile(
     re.IGNORECASE,
 )
 _CURRENCY = re.compile(rf"([$€£¥])\s*({_DIGITS})")
-_YEARS, _MONTHS = r"(?:y|yrs?|years?|j|jahre?)", r"(?:m|mos?|mths?|months?|mon|monate?)"
+TIME_WORDS = {  # of units of time, in English, German and French, without accents
+    "days": ("day", "days", "d", "tag", "tage", "tagen", "jour", "jours"),
+    "weeks": ("week", "weeks", "wk", "wks", "woche", "wochen", "semaine", "semaines"),
+    "months": ("month", "months", "m", "mo", "mos", "mon", "mons", "mth", "mths", "monat", "monate", "monaten", "mois"),
+    "years": ("year", "years", "y", "yr", "yrs", "jahr", "jahre", "jahren", "j", "an", "ans", "annee", "annees"),
+}
+_YEARS, _MONTHS = (f"(?:{'|'.join(TIME_WORDS[unit])})" for unit in ("years", "months"))
 _AGE = re.compile(
     rf"(\d+)\s*{_YEARS}\.?,?\s*(\d+)\s*{_MONTHS}\.?|(\d+)\s*{_MONTHS}\.?,?\s*(\d+)\s*{_YEARS}\.?", re.IGNORECASE
 )
@@ -114,6 +120,16 @@ def number_hint(cell: str) -> str:
     """
     written = other_writing(cell)
     return "" if written is None or written.unit else f" {written.remedy}"
+
+
+def without_accents(text: str) -> str:
+    """Returns text in lower case with the letters below accents and umlauts alone.
+
+    Example:
+        >>> without_accents("Überleben (années)")
+        'uberleben (annees)'
+    """
+    return "".join(sign for sign in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(sign))
 
 
 def may_mean_unknown(cell: str) -> bool:

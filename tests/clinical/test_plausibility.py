@@ -102,6 +102,34 @@ def test_ages(ages, message):
     assert message in warned(patients.assign(age=ages, time_days=np.nan))
 
 
+MONTHS_OF_A_LONG_STUDY = np.random.default_rng(0).weibull(1.3, 200).clip(0.02, 2.6) * 115  # as METABRIC: up to 300
+
+
+def in_open_unit(time: np.ndarray) -> str:
+    event = pd.array(np.arange(len(time)) % 2 == 0, dtype="boolean")
+    return " ".join(outcome_warnings(pd.DataFrame({"time_days": time, "event": event}), is_unit_open=True))
+
+
+@pytest.mark.parametrize(
+    "of_months",
+    [MONTHS_OF_A_LONG_STUDY, MONTHS_OF_A_LONG_STUDY.round(), np.r_[9:120:2, [120] * 40]],  # last: up to 10 years
+)
+def test_months_of_a_long_follow_up_are_noticed_where_nothing_says_the_unit(of_months):
+    assert "looks like months" in in_open_unit(of_months)
+    assert "looks like months" in in_open_unit(of_months[-12:])
+    as_days = pd.DataFrame({"time_days": of_months, "event": pd.array(of_months > 50, dtype="boolean")})
+    assert "months" not in warned(as_days)  # the name of the column, or the cohort file, says days
+
+
+@pytest.mark.parametrize("limit", [30, 90, 365])
+@pytest.mark.parametrize("mortality", [0.1, 0.7])
+def test_days_of_a_limited_follow_up_are_no_months(limit, mortality):
+    random = np.random.default_rng(limit)
+    time = np.where(random.random(200) < mortality, random.integers(1, limit, 200), limit).astype(float)
+    assert "looks like" not in in_open_unit(time)
+    assert "looks like" in in_open_unit(time[time < limit])
+
+
 def test_times_of_zero():
     patients = pd.DataFrame({"time_days": [0, 900, 0.0], "event": pd.array([True, False, False], dtype="boolean")})
     assert "time_days is 0 for 2 patient(s)" in warned(patients)
@@ -117,8 +145,22 @@ def test_the_real_table_is_plausible_and_its_mutilations_are_not(real_data):
     assert "event may be flipped: age foretells" in warned(flipped(patients).drop(columns="grade"))
     assert "looks like months" in warned(patients.assign(time_days=patients["time_days"] / 30.4375))
     assert "age exceeds 120" in warned(patients.assign(age=[str(float(age) * 365.25) for age in patients["age"]]))
-    for n in (60, 120, 240):  # smaller cohorts raise no false alarm
-        assert all(warned(patients.sample(n, random_state=seed)) == "" for seed in range(10))
+    for n in (12, 60, 120, 240):  # smaller cohorts raise no false alarm
+        samples = [patients.sample(n, random_state=seed) for seed in range(10)]
+        assert all(outcome_warnings(sample, is_unit_open=True) == () for sample in samples)
+    in_months = patients.assign(time_days=patients["time_days"] / 30.4375 * 2)  # of a disease that is survived longer
+    assert "looks like months" in " ".join(outcome_warnings(in_months, is_unit_open=True))
+
+
+@pytest.mark.real_data
+def test_days_of_the_stomach_are_taken_for_days_and_months_for_months(real_data):
+    table = pd.read_csv(real_data / "tcga_stad" / "patients.csv")
+    event, days = pd.array(table["os_event"] == 1, dtype="boolean"), (table["os_months"] * 30.4375).round()
+    assert "looks like months" in in_open_unit(table["os_months"].to_numpy())
+    patients = pd.DataFrame({"time_days": days, "event": event})
+    for n in (12, 60, len(patients)):
+        samples = [patients.sample(n, random_state=seed) for seed in range(10)]
+        assert not any("looks like" in " ".join(outcome_warnings(sample, is_unit_open=True)) for sample in samples)
 
 
 def outcomes(time: list[float], event: list[bool]) -> pd.DataFrame:

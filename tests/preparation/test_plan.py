@@ -181,6 +181,19 @@ def test_outcome_is_judged_by_the_patients_that_are_used(folder):
     assert sum("event is false for every patient" in warning for warning in plan.warnings) == 1
 
 
+@pytest.mark.parametrize(
+    ("column", "unit", "warned"), [("os", "", True), ("os_days", "", False), ("os", "days", False)]
+)
+def test_days_that_may_be_months_are_said_where_nothing_says_the_unit(folder, column, unit, warned):
+    table = pd.read_csv(folder / "patients.csv", dtype=str, keep_default_na=False)
+    table["time_days"] = [str(90 + 9 * row) for row in range(N)]
+    table.rename(columns={"time_days": column}).to_csv(folder / "patients.csv", index=False)
+    declared = f", time_unit: {unit}" if unit else ""
+    columns = f"columns: {{time_days: {column}, event: event, grade: grade}}"
+    plan = plan_cohort(cohort_file_of(folder, patients=f"patients: {{table: patients.csv, {columns}{declared}}}"))
+    assert any("looks like months" in warning for warning in plan.warnings) == warned
+
+
 def test_planning_writes_nothing(folder):
     cohort_file = cohort_file_of(folder)
     before = sorted(folder.rglob("*"))

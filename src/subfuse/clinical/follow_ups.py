@@ -10,6 +10,7 @@ from subfuse.clinical.columns import FIXED_COLUMNS, RESERVED, known_text, parse_
 from subfuse.clinical.follow_up_dates import days_between
 from subfuse.clinical.plain import read_causes, read_events, unit_of_time
 from subfuse.clinical.source import EndpointSection, PatientsSection, cause_column, causes_of
+from subfuse.clinical.time_units import names_in_file
 from subfuse.errors import ConfigurationError, preview
 from subfuse.tables import is_missing
 
@@ -34,7 +35,7 @@ def read_endpoints(table: pd.DataFrame, section: PatientsSection) -> tuple[pd.Da
     endpoints = section.endpoints or {}
     if not endpoints:
         return table, ()
-    in_file = _names_in_file(section)
+    in_file = names_in_file(section)
     sources = {column for endpoint in endpoints.values() for column in endpoint.columns.values()}
     read: dict[str, pd.Series] = {}
     notes: list[str] = []
@@ -118,12 +119,6 @@ def without_negative_times(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str
         f"({preview([f'{patient}: {days:g}' for patient, days in found])}). Correct or empty the cells."
     )
     return table.assign(time_days=table["time_days"].mask(negative), event=table["event"].mask(negative)), (note,)
-
-
-def _names_in_file(section: PatientsSection) -> Mapping[str, str]:
-    """Returns what the columns that the cohort file maps are called in their tables: names tell units."""
-    labels = {} if section.labels is None else section.labels.columns or {}
-    return {**labels, **(section.columns or {})}
 
 
 def _require_column(table: pd.DataFrame, place: str, column: str) -> None:

@@ -1,6 +1,5 @@
 """Plain clinical tables: a column mapping, the meaning of event values, the unit of time."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,22 +16,20 @@ from subfuse.clinical.columns import (
     parse_days,
     without_empty_rows,
 )
+from subfuse.clinical.event_names import (
+    PLAIN_EVENTS,
+    canonical_event,
+    contradiction,
+    is_ambiguous_event,
+    likely_events,
+)
 from subfuse.clinical.follow_up_dates import DATE_COLUMNS, days_between, has_dates
-from subfuse.clinical.source import ALIVE, CENSORED, ENTRIES, TimeUnit, cause_column, causes_of
+from subfuse.clinical.source import CENSORED, ENTRIES, TimeUnit, cause_column, causes_of
+from subfuse.clinical.time_units import unit_in_name
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.tables import is_missing, read_text_table, require_columns, usual_name
 
-_OPPOSITE = (  # of an event, in names of columns: what 1 means there is not certain
-    r"cens|zensier|alive|living|lebt|lebend|lost|event.?free|(?:no|non).?event|(?:^|[^a-z])(?:c|ltfu|lfu)(?:$|[^a-z])"
-)
-OPPOSITE_OF_EVENT = re.compile(_OPPOSITE, re.IGNORECASE)
-AMBIGUOUS_EVENT = re.compile(rf"vital|status|{_OPPOSITE}", re.IGNORECASE)
-OTHER_UNIT = re.compile(r"week|month|year|(?:^|[^a-z])(?:wk|wks|mo|mos|yr|yrs)(?:$|[^a-z])", re.IGNORECASE)
 _ROWS_WITHIN = {"slideid", "sampleid", "sample"}  # columns of tables with several rows for a patient
-_OUTCOMES = dict.fromkeys(("dead", "deceased", "died", "death", "tot", "verstorben"), True) | dict.fromkeys(
-    ALIVE, False
-)  # words that say what happened, whatever their column is called
-PLAIN_EVENTS = {"1": True, "0": False, "true": True, "false": False}
 
 
 def read_plain(
@@ -137,24 +134,18 @@ def _without_repetition(table: pd.DataFrame, raw: pd.DataFrame, path: Path) -> t
     return table[~again].reset_index(drop=True), (note,)
 
 
-def _likely_events(column: str, values: Sequence[str]) -> dict[str, bool]:
-    """Returns what two values of a column probably mean: by themselves, or by its name where they are no such words."""
-    is_opposite = OPPOSITE_OF_EVENT.search(column) is not None
-    if all(value.lower() in _OUTCOMES for value in values):
-        return {value: _OUTCOMES[value.lower()] for value in values[:2]}
-    return {value: bool(i) != is_opposite for i, value in enumerate(values[:2])}
-
-
 def unit_of_time(column: str, declared: TimeUnit | None, *, section: str) -> TimeUnit:
     """Returns the unit of a column of times: as the section of the cohort file declares, else days.
 
     Raises:
         ConfigurationError: The column's name says another unit.
     """
-    if declared is None and OTHER_UNIT.search(column):
+    said = unit_in_name(column)
+    if declared is None and said not in (None, "days"):
+        others = ", ".join(unit for unit in ("months", "years", "weeks", "days") if unit != said)
         raise ConfigurationError(
-            f"{section}.time_unit: the name of column {column!r} does not say days. Declare `time_unit: months`, "
-            "years, weeks or days."
+            f"{section}.time_unit: the name of column {column!r} does not say days. Declare `time_unit: {said}`, or "
+            f"which it is ({others})."
         )
     return declared or "days"
 
@@ -172,19 +163,21 @@ def read_events(
         section: Of the cohort file that declares the column, for messages.
 
     Raises:
-        ConfigurationError: The meaning of the column must be declared.
+        ConfigurationError: The meaning of the column must be declared, or is declared to be the contrary of what it is.
         DataError: A cell without a meaning. Names its place.
     """
     cells = table["event"]
     known = cells[~cells.map(is_missing)]
     found = sorted(known.unique())
     _refuse_dates(table.loc[known.index], known, column)
-    if event_values is None and AMBIGUOUS_EVENT.search(column):
-        example = ", ".join(f"{value}: {str(meant).lower()}" for value, meant in _likely_events(column, found).items())
+    if event_values is None and is_ambiguous_event(column):
+        example = ", ".join(f"{value}: {str(meant).lower()}" for value, meant in likely_events(column, found).items())
         raise ConfigurationError(
             f"{section}.event_values: the name of column {column!r} does not say which value is an observed event. "
             f"Found {preview(found)} in {path}. Declare it, for example `event_values: {{{example}}}`."
         )
+    if event_values is not None and (told := contradiction(column, event_values)):
+        raise ConfigurationError(f"{section}.event_values: true is required of an observed event. {told}")
     meaning = {canonical_event(key): bool(value) for key, value in (event_values or PLAIN_EVENTS).items()}
     unclear = known[~known.map(canonical_event).isin(list(meaning))]
     if len(unclear):
@@ -243,8 +236,3 @@ def _refuse_dates(table: pd.DataFrame, known: pd.Series, column: str) -> None:
             f"required. Found the date {dates[row]!r} ({len(dates)} such cells). Make a column of true and false, true "
             "where there is a date of the event, and map it to event."
         )
-
-
-def canonical_event(value: str) -> str:
-    """Returns the text by which event values are compared: lower case, 1.0 as 1."""
-    return re.sub(r"^(\d+)\.0*$", r"\1", value.strip().lower())

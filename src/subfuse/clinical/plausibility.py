@@ -8,36 +8,45 @@ from jaxtyping import Bool, Float
 
 _DAYS_PER_YEAR = 365.25
 _LONGEST_YEARS = 50  # of follow-up: longer than a study lasts
+_LONGEST_WHOLE, _LONGEST_MONTHS = 400, 600  # of times that may be months: whole ones, which days are too, and others
+_SHARE_OF_LIMIT = 0.1  # of patients whose time is the longest: followed for so long and no longer
+_LIMITS_IN_DAYS = {28, 30, 31, 42, 90, 91, 100, 182, 183, 365, 366}  # of short follow-up; 60 and 120 are of months too
 _MIN_PER_SIDE = 10  # events and censored patients that a judgement on flipped events needs
 _FLIP_EVIDENCE = 5.0  # difference of two standard normal statistics: by chance once in some 5,000 cohorts
 _AGE = re.compile(r"^age(?:_|$)", re.IGNORECASE)
 
 
-def outcome_warnings(patients: pd.DataFrame) -> tuple[str, ...]:
+def outcome_warnings(patients: pd.DataFrame, *, is_unit_open: bool = False) -> tuple[str, ...]:
     """Returns what looks wrong with time, event and age: another unit, times of zero, no censoring, a flipped event.
 
     Args:
         patients: Columns `time_days` and `event`; also judged or used where present: `age` or `age_...`, and `grade`,
             both as text.
+        is_unit_open: See `follow_up_warnings`.
     """
+    follow_up = follow_up_warnings(patients, section="patients", is_unit_open=is_unit_open)
     ages = [_age_warning(str(name), patients[name]) for name in patients if _AGE.match(str(name))]
-    return (*follow_up_warnings(patients, section="patients"), *(warning for warning in ages if warning))
+    return (*follow_up, *(warning for warning in ages if warning))
 
 
-def follow_up_warnings(patients: pd.DataFrame, *, section: str, column: str = "time_days") -> tuple[str, ...]:
+def follow_up_warnings(
+    patients: pd.DataFrame, *, section: str, column: str = "time_days", is_unit_open: bool = False
+) -> tuple[str, ...]:
     """Returns what looks wrong with time and event.
 
     Args:
         patients: See `outcome_warnings`.
         section: Of the cohort file that declares their columns.
         column: What the time is called there.
+        is_unit_open: Whether times are taken for days because nothing says their unit.
     """
     known = patients.dropna(subset=["time_days", "event"])
     if known.empty:
         return ()
     time, event = known["time_days"].to_numpy(dtype=float), known["event"].to_numpy(dtype=bool)
     warnings = (
-        _unit_warning(time, section, column), _zero_warning(time, column), _share_warning(event), _flip_warning(known),
+        _unit_warning(time, section, column) or (_months_warning(time, section, column) if is_unit_open else ""),
+        _zero_warning(time, column), _share_warning(event), _flip_warning(known),
     )  # fmt: skip
     return tuple(warning for warning in warnings if warning)
 
@@ -45,7 +54,7 @@ def follow_up_warnings(patients: pd.DataFrame, *, section: str, column: str = "t
 def _unit_warning(time: Float[np.ndarray, " patient"], section: str, column: str) -> str:
     """Follow-up of a cancer cohort lasts some months to some decades: median above 60 days, maximum above 250."""
     median, longest = np.median(time), time.max()
-    if median < 60 and longest < 250:
+    if median < 60 and longest < 250 and not _has_limit_in_days(time):
         unit = "years" if longest < 40 else "months"
         return (
             f"{column} looks like {unit}: median {median:g}, maximum {longest:g}. It must be in days; where it "
@@ -57,6 +66,27 @@ def _unit_warning(time: Float[np.ndarray, " patient"], section: str, column: str
             f"its unit and `{section}.time_unit`."
         )
     return ""
+
+
+def _months_warning(time: Float[np.ndarray, " patient"], section: str, column: str) -> str:
+    """Months of a long follow-up may be as large as days of a short one; only the name of a column tells them apart.
+
+    Fractions of days come of a conversion: only whole times are taken for days from a little more than a year on.
+    """
+    longest, fractions = time.max(), time != np.round(time)
+    most = _LONGEST_MONTHS if 2 * int(fractions.sum()) > len(time) else _LONGEST_WHOLE
+    if len(time) < _MIN_PER_SIDE or longest >= most or _has_limit_in_days(time):
+        return ""
+    return (
+        f"{column} looks like months: median {np.median(time):g}, maximum {longest:g}, taken for days since nothing "
+        f"says its unit. Declare `{section}.time_unit: months`, or days where it holds days."
+    )
+
+
+def _has_limit_in_days(time: Float[np.ndarray, " patient"]) -> bool:
+    """Returns whether many patients were followed up to the same day and no longer, as for 90-day mortality."""
+    longest = time.max()
+    return bool(longest in _LIMITS_IN_DAYS and (time == longest).mean() >= _SHARE_OF_LIMIT)
 
 
 def _zero_warning(time: Float[np.ndarray, " patient"], column: str) -> str:

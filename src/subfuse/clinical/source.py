@@ -20,7 +20,7 @@ from subfuse.tables import is_missing
 
 TimeUnit = Literal["days", "weeks", "months", "years"]
 CENSORED = "censored"  # in a column of causes: no event was observed
-ALIVE = ("alive", "living", "lebt", "lebend")
+ALIVE = ("alive", "living", "lebt", "lebend", "vivant", "vivante", "en vie")
 _NO_CAUSES = (CENSORED, *ALIVE, "no", "none", "no event", "event free", "event-free", "event_free", "zensiert")
 
 ENTRIES = (

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from subfuse.cells import DATE_REMEDY, OtherWriting, are_months, is_date, other_writing
+from subfuse.cells import DATE_REMEDY, TIME_WORDS, OtherWriting, are_months, is_date, other_writing
 from subfuse.cohort.covariates import as_word
 from subfuse.errors import ConfigurationError, preview
 
@@ -15,7 +15,7 @@ _GROUP_OF_SHARES = rf"[<>≤≥]=?\s*\d.*%|{_RANGE_OF_SHARES}"  # <1%, 1-49%
 _FEW = 2  # values that may be codes of groups
 _FEW_SHARES = 4  # that may be, beside a range of them: 0 %, 1-49 %, 50 %, 100 %
 _FEW_SIZES = 3  # whole numbers with their unit, such as doses (50mg) and times (3m), that may be
-_MEASURED = frozenset({"y", "yr", "yrs", "year", "years", "j", "jahre", "kg", "cm", "mm"})  # units of no group
+_MEASURED = frozenset({*TIME_WORDS["years"], "kg", "cm", "mm"})  # units of no group
 
 
 def numeric_cells(entry: str, known: pd.Series) -> pd.Series:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from subfuse.clinical.plausibility import follow_up_warnings, outcome_warnings
+from subfuse.clinical.time_units import is_unit_open
 from subfuse.cohort.cohort import used_of_listed
 from subfuse.cohort.cohort_file import CohortFile, CohortSection, Role, SplitsSection
 from subfuse.cohort.covariates import check_values, completeness, known_values, numeric_names
@@ -212,7 +213,7 @@ def plan_cohort(cohort_file: CohortFile) -> CohortPlan:
         splits=cohort_file.splits,
         stratify=stratify,
         warnings_of_tables=(
-            *_warnings_of_cohorts(cohorts, patients, endpoints),
+            *_warnings_of_cohorts(cohorts, cohort_file, patients),
             *few_measured(found_genes, [gene for gene in genes if gene.lower() not in in_any_case]),
             *measured_in_another_case(wanted, genes),
             *require_varying_expression(expression, patients, gene_sets),
@@ -296,18 +297,22 @@ def _expression_of(pooled: PooledSources, kept: Collection[str]) -> tuple[Expres
 
 
 def _warnings_of_cohorts(
-    cohorts: Sequence[CohortSources], patients: pd.DataFrame, endpoints: Mapping[str, TaskSpec]
+    cohorts: Sequence[CohortSources], cohort_file: CohortFile, patients: pd.DataFrame
 ) -> list[str]:
     """Returns the warnings of every cohort, judged by the patients in use; with its name if several."""
     warnings = []
-    for cohort in cohorts:
+    for cohort, section in zip(cohorts, cohort_file.members, strict=True):
         used = patients[patients["cohort"] == cohort.name]
         prefix = f"{cohort.name}: " if len(cohorts) > 1 else ""
-        warnings += [prefix + text for text in (*cohort.warnings, *outcome_warnings(used))]
-        for name, task in endpoints.items():
+        judged = outcome_warnings(used, is_unit_open=is_unit_open(section.patients))
+        warnings += [prefix + text for text in (*cohort.warnings, *judged)]
+        for name, task in cohort_file.endpoints.items():
             follow_up = task.outcomes(used).set_axis(FOLLOW_UP, axis=1)
             judged = follow_up_warnings(
-                used.assign(**follow_up), section=f"patients.endpoints.{name}", column=f"{task.time}"
+                used.assign(**follow_up),
+                section=f"patients.endpoints.{name}",
+                column=f"{task.time}",
+                is_unit_open=is_unit_open(section.patients, name),
             )
             warnings += [f"{prefix}{name}: {text}" for text in judged]
     return warnings

@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from subfuse.recognition.follow_up import meaning_of_events, unit_in_name
+from subfuse.clinical.time_units import WORDS_IN_NAMES, unit_in_name
+from subfuse.recognition.follow_up import meaning_of_events
 from subfuse.recognition.yaml_lines import QUESTION, line, remark, scalar
 from subfuse.settings import BLANK
 from subfuse.tables import is_missing, usual_name
@@ -16,7 +17,7 @@ _WORDS = {  # in full, as downloads of cBioPortal have them
     "recurrencefree": "rfs", "relapsefree": "rfs",
 }  # fmt: skip
 _NAME = rf"(?P<name>dss|css|pfi|pfs|dfi|dfs|rfs|efs|mfs|dmfs|ttp|{'|'.join(_WORDS)})(?:survival|interval)?"
-_UNIT = r"(?:in)?(?:days?|weeks?|wks?|months?|mos?|years?|yrs?)"
+_UNIT = rf"(?:in)?(?:{WORDS_IN_NAMES})"
 _OCCURRED = r"(?:event|status|censorship)"
 _TIME = (rf"{_NAME}(?:time|{_UNIT}|time{_UNIT})", rf"(?:survival|time|survivaltime){_UNIT}?{_NAME}")
 _EVENT = (rf"{_NAME}{_OCCURRED}?", rf"{_OCCURRED}{_NAME}")

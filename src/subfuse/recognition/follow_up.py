@@ -8,7 +8,8 @@ import pandas as pd
 
 from subfuse.cells import is_date
 from subfuse.clinical.columns import DAYS
-from subfuse.clinical.plain import AMBIGUOUS_EVENT, OTHER_UNIT, PLAIN_EVENTS, canonical_event
+from subfuse.clinical.event_names import PLAIN_EVENTS, canonical_event, is_ambiguous_event
+from subfuse.clinical.time_units import WORDS_IN_NAMES, unit_in_name
 from subfuse.errors import preview
 from subfuse.recognition.yaml_lines import QUESTION, asked, line, remark, scalar
 from subfuse.settings import BLANK
@@ -16,7 +17,7 @@ from subfuse.tables import is_missing, usual_name
 
 _TIME = re.compile(
     r"(?:(?:os|overallsurvival|survival|followup|fu)(?:time)?|time)"
-    r"(?:in)?(?:days?|d|weeks?|wks?|months?|mos?|years?|yrs?)?"
+    rf"(?:in)?(?:{WORDS_IN_NAMES})?"
 )
 _EVENTS = (
     "event", "osevent", "osstatus", "os", "status", "vitalstatus", "dead", "died", "death", "deceased", "censored",
@@ -29,7 +30,6 @@ _PERHAPS = re.compile(  # of English and German names, among which the user may 
 _EVENT_WORDS = {"dead": True, "deceased": True, "died": True, "alive": False, "living": False}
 _MOST_EVENT_VALUES = 6
 _IS_CENSORED = "censorship"  # 1: censored, in the tables of MCAT, PORPOISE and SurvPath
-_UNITS_IN_NAMES = {"day": "days", "week": "weeks", "wk": "weeks", "year": "years", "yr": "years"}
 ASKED_OF_EVENTS = "which of them mean that the event was observed: true or false"
 
 
@@ -127,18 +127,6 @@ def _are_numbers(cells: Sequence[str]) -> bool:
     return 2 * int(numbers.notna().sum()) > len(cells)
 
 
-def unit_in_name(column: str) -> str | None:
-    """Returns the unit that the name of a column of times says.
-
-    Example:
-        >>> unit_in_name("survival_months_dss"), unit_in_name("OS (days)"), unit_in_name("PFI.time")
-        ('months', 'days', None)
-    """
-    name = usual_name(column)
-    unit = next((unit for word, unit in _UNITS_IN_NAMES.items() if word in name), None)
-    return "months" if unit is None and OTHER_UNIT.search(column) else unit
-
-
 def _unit(column: str, cells: Sequence[str]) -> list[str]:
     if column == "time_days":
         return []
@@ -175,7 +163,7 @@ def meaning_of_events(column: str, cells: Sequence[str]) -> EventMeaning | None:
         n_observed = sum(of_censoring[cell] for cell in cells)
         told = f"assumed: 1 in {column} is censored, as in MCAT; observed in {n_observed} of {len(cells)} rows"
         return EventMeaning(of_censoring, told)
-    if not AMBIGUOUS_EVENT.search(column) and {canonical_event(value) for value in values} <= set(PLAIN_EVENTS):
+    if not is_ambiguous_event(column) and {canonical_event(value) for value in values} <= set(PLAIN_EVENTS):
         n_observed = sum(PLAIN_EVENTS[canonical_event(cell)] for cell in cells)
         told = f"assumed that 1 in {column} means that it was observed, in {n_observed} of {len(cells)} rows"
         return EventMeaning(None, told if cells and _is_binary(cells) else "")

@@ -13,7 +13,7 @@ from subfuse.audit.audit import audit_predictions
 from subfuse.audit.audited_task import N_BOOTSTRAP
 from subfuse.audit.confounding.strata import AGE, MARKERS, SUBGROUPS
 from subfuse.audit.findings import Audit, Finding, sorted_findings
-from subfuse.clinical.plain import OPPOSITE_OF_EVENT
+from subfuse.clinical.event_names import is_opposite_of_event
 from subfuse.errors import ConfigurationError, DataError, preview
 from subfuse.evaluation.predictions import class_columns, holds_risks
 from subfuse.evaluation.regression.columns import PREDICTED_VALUE, holds_values
@@ -175,7 +175,7 @@ def _refuse_unclear_events(columns: Mapping[str, str], tables: Sequence[pd.DataF
     """Refuses a column whose name means the opposite of an event, unless its words say what happened."""
     cells = {str(cell).strip().lower() for t in tables if "event" in t.attrs["mapped"].values() for cell in t["event"]}
     for name, ours in columns.items():
-        if ours == "event" and OPPOSITE_OF_EVENT.search(name) and (not cells or cells & _SIGNS):
+        if ours == "event" and is_opposite_of_event(name) and (not cells or cells & _SIGNS):
             raise ConfigurationError(
                 f"--columns: a column whose 1 means an observed event is required as event. Found {name}, by its name "
                 "the opposite. Name it censored; or, if 1 means an event in it, give the column another name."
