@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ import yaml
 
 from command_run import BRIEF, evaluate_roughly, explain_roughly
 from subfuse.cli import main
-from subfuse.cohort.cohort import Patient
+from subfuse.cohort.cohort import Patient, read_cohort
 from subfuse.cohort.task import TaskSpec
 from subfuse.errors import DataError
 from subfuse.run_folder.tables import read_predictions
+from subfuse.runs.run import load_run
 
 pytestmark = pytest.mark.walk
 
@@ -145,6 +147,17 @@ def test_other_patients_are_predicted_evaluated_and_explained(folder, tmp_path, 
     mean = explained["prediction"]["predicted_value"] - explained["score"]
     assert 20 < mean < 60  # that of the training patients
     assert main(["report", run]) == 0
+
+
+def test_numbers_of_other_patients_in_another_unit_are_said(folder) -> None:
+    run, other = load_run(folder / "run"), read_cohort(folder / "prepared-other", "external")
+    shares = [
+        replace(p, labels={**p.labels, "purity": str(float(p.labels["purity"]) / 100)} if "purity" in p.labels else {})
+        for p in other
+    ]
+    for cohort, is_said in ((other, False), (replace(other, patients=tuple(shares)), True)):
+        _, notes = run.predict_with_notes(cohort, model="linear")
+        assert any("purity: " in note and "Another unit?" in note for note in notes) == is_said
 
 
 def test_exported_models_predict_one_patient_from_a_file(folder, tmp_path) -> None:

@@ -1,5 +1,6 @@
 """Outcomes that cannot carry a claim, and hospitals that give them away."""
 
+import drawn_numbers
 import numpy as np
 import pandas as pd
 import pytest
@@ -44,6 +45,15 @@ def test_a_site_that_gives_the_label_away_is_named(patients: pd.DataFrame) -> No
 
     assert "Cramér's V of 2 sites" in found(named, "site and label", "warning")[0]
     assert found(silent, "site and label", "ok")
+
+
+@pytest.mark.parametrize("factor", [1, 100])
+def test_numbers_in_another_unit_than_in_training_are_a_warning(factor: int) -> None:
+    known = drawn_numbers.predicted(noise=0.1, model="linear").assign(fold=0)
+    tested = known.assign(patient_id="new" + known["patient_id"], value=known["value"] * factor)
+    (task,) = read_tasks(pd.concat([known.assign(split="train"), tested]))
+    warnings = [f.found for f in label_findings(task, None) if f.level == "warning"]
+    assert any("outside those of training" in text for text in warnings) == (factor != 1)
 
 
 @pytest.mark.parametrize(("n", "is_enough"), [(9, False), (10, True)])

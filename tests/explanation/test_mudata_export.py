@@ -160,6 +160,24 @@ def test_predictions_are_means_of_the_tested_rows(folder, exported):
     assert exported.uns["predictions"] == {"model": "cox", "repeats": table["repeat"].nunique()}
 
 
+def test_folds_are_those_that_tested_the_patients_of_the_run(folder, exported, tmp_path):
+    run, prepared = tmp_path / "run", folder / "prepared"
+    cohort = read_cohort(prepared)
+    cross_validate(cohort, task="survival", models=["cox"], folds=3, repeats=2, seed=5, out=run)
+    assert main(["export-mudata", str(prepared), str(tmp_path / "o.h5mu"), "--run", str(run)]) == 0
+    with mudata.set_options(pull_on_update=False):
+        found = mudata.read_h5mu(tmp_path / "o.h5mu")
+    table = pd.read_csv(run / "predictions.csv").query("split == 'test'")
+    for repeat, column in enumerate(("fold", "fold_repeat_1")):
+        tested_in = table[table["repeat"] == repeat].set_index("patient_id")["fold"].to_dict()
+        assert found.obs[column].dropna().to_dict() == tested_in
+        assert set(found.obs.index[found.obs["survival_risk"].notna()]) == set(tested_in)
+    assert (found.uns["folds"], exported.uns["folds"]) == ("of the run", "of the run")
+    assert main(["export-mudata", str(prepared), str(tmp_path / "p.h5mu")]) == 0
+    with mudata.set_options(pull_on_update=False):
+        assert mudata.read_h5mu(tmp_path / "p.h5mu").uns["folds"] == "of the prepared folder"
+
+
 def test_anndata_and_our_reader_read_its_expression(folder, exported, tmp_path):
     with h5py.File(folder / "out.h5mu") as file:
         rna = anndata.io.read_elem(file["mod/rna"])

@@ -12,6 +12,7 @@ from subfuse.evaluation.floors import LEAST_EVENTS, LEAST_OF_CLASS, LEAST_OF_SIT
 from subfuse.evaluation.metrics import duration, p_text
 from subfuse.evaluation.predictions import FOLD, PATIENT, TaskPredictions, events
 from subfuse.evaluation.regression.columns import observed_values
+from subfuse.evaluation.regression.target_range import of_patients, other_range
 from subfuse.identifiers import site_of_barcode
 
 _EVENT_SHARE_RANGE = 0.25  # between folds
@@ -131,6 +132,10 @@ def _values(task: TaskPredictions, tested: pd.DataFrame) -> Iterator[Finding]:
         yield Finding("warning", "labels", text, why, "Collect more patients or pool cohorts.", task.name)
     else:
         yield Finding("ok", "labels", text, task=task.name)
+    trained = of_patients(task.rows[task.rows["split"] == "train"])
+    if found := other_range(trained, of_patients(tested)):
+        why = "Errors are of the unit that training had, and a model cannot be right in another."
+        yield Finding("warning", "labels", found, why, "Give the values in the unit of training.", task.name)
 
 
 def _time_findings(task: TaskPredictions, time_days: Float[np.ndarray, " patient"]) -> Iterator[Finding]:

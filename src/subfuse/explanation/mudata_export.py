@@ -1,6 +1,6 @@
 """A prepared cohort, and what a run predicted of it, as MuData, from which scverse tools go on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ def export_mudata(prepared: Path, out: Path, *, run: Path | None = None) -> Any:
 
     `rna` holds expression (patients × genes, with `uns["unit"]` and `uns["scale"]`), `slides` one vector per patient:
     the mean over all patches, or slide vectors, of its slides, as `uns["vectors"]` says. Each has the patients that
-    have it. `obs` holds the columns of `patients.csv`, and which fold tests a patient: `fold`, `fold_repeat_1`, ...
+    have it. `obs` holds the columns of `patients.csv`, and which fold tests a patient: `fold`, `fold_repeat_1`, ... for
+    further repeats, of the prepared folder or of the run, as `uns["folds"]` says.
 
     Args:
         prepared: The prepared folder.
@@ -53,7 +54,7 @@ def export_mudata(prepared: Path, out: Path, *, run: Path | None = None) -> Any:
     require_place(out.parent)
     remove_parts(out)
     encoder = read_mark(prepared).get("encoder")
-    predicted, told = (pd.DataFrame(), {}) if run is None else _held_out(run, prepared)
+    tested, predicted, told = (_tested_in(prepared), pd.DataFrame(), {}) if run is None else _held_out(run, prepared)
     patients = [p for role in dict.fromkeys(roles.values()) for p in read_cohort(prepared, role)]
 
     import mudata
@@ -67,8 +68,10 @@ def export_mudata(prepared: Path, out: Path, *, run: Path | None = None) -> Any:
         modalities["slides"] = _slide_vectors(patients, encoder)
     with mudata.set_options(pull_on_update=False):
         data = mudata.MuData(modalities)
-        data.obs = _observed(prepared, predicted).loc[data.obs_names]
+        data.obs = _observed(prepared, pd.concat([tested, predicted], axis=1)).loc[data.obs_names]
         data.uns["cohorts"] = roles
+        if not tested.empty:
+            data.uns["folds"] = "of the prepared folder" if run is None else "of the run"
         if told:
             data.uns["predictions"] = told
         with atomic_path(out) as temporary:
@@ -100,8 +103,12 @@ def _slide_vectors(patients: Sequence[Patient], encoder: str | None) -> Any:
     )
 
 
-def _observed(prepared: Path, predicted: pd.DataFrame) -> pd.DataFrame:
+def _observed(prepared: Path, added: pd.DataFrame) -> pd.DataFrame:
     """Returns what is known of each patient: covariates and outcomes as numbers and truths, other text as categories.
+
+    Args:
+        prepared: The prepared folder.
+        added: Further columns: folds and predictions.
 
     Raises:
         DataError: Two columns would have one name: a group in a file has no `/` in its name.
@@ -115,8 +122,7 @@ def _observed(prepared: Path, predicted: pd.DataFrame) -> pd.DataFrame:
             table[task.event] = task.cases(table)
     texts = [name for name in numeric if table[name].dtype == object]
     table[texts] = table[texts].apply(pd.to_numeric)
-    parts = [table, _tested_in(prepared), predicted]
-    observed = pd.concat([part.reindex(table.index) for part in parts], axis=1)
+    observed = pd.concat([table, added.reindex(table.index)], axis=1)
     columns = [str(name).replace("/", "_") for name in observed]
     twice = sorted({name for name in columns if columns.count(name) > 1 or name == "_index"})
     if twice:
@@ -132,15 +138,21 @@ def _observed(prepared: Path, predicted: pd.DataFrame) -> pd.DataFrame:
 def _tested_in(prepared: Path) -> pd.DataFrame:
     """Returns for each repeat the number of the first fold that tests a patient; nothing of cohorts without folds."""
     repeats = read_repeats(prepared / SPLITS) if (prepared / SPLITS).exists() else ()
-    tested: dict[str, Mapping[str, int]] = {
-        f"fold_repeat_{r}" if r else "fold": {p: k for k, fold in reversed(list(enumerate(folds))) for p in fold.test}
-        for r, folds in enumerate(repeats)
-    }
-    return pd.DataFrame({name: pd.Series(folds, dtype="Int64") for name, folds in tested.items()})
+    return _columns_of_folds(
+        {p: k for k, fold in reversed(list(enumerate(folds))) for p in fold.test} for folds in repeats
+    )
 
 
-def _held_out(run: Path, prepared: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Returns the predictions of a run's tested patients by its main model, a column `TASK_QUANTITY` each, and whose.
+def _columns_of_folds(repeats: Iterable[Mapping[str, int]]) -> pd.DataFrame:
+    """Returns a column for each repeat, of a patient's fold in it."""
+    columns = {f"fold_repeat_{r}" if r else "fold": folds for r, folds in enumerate(repeats)}
+    return pd.DataFrame({name: pd.Series(folds, dtype="Int64") for name, folds in columns.items()})
+
+
+def _held_out(run: Path, prepared: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """Returns a run's folds as `_tested_in` does, the predictions of its tested patients by its main model, and whose.
+
+    Predictions have a column `TASK_QUANTITY` each.
 
     Raises:
         ConfigurationError: It is no finished run.
@@ -167,4 +179,5 @@ def _held_out(run: Path, prepared: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         known = rows.dropna(axis=1)  # a fold's own horizons are known of its patients alone
         columns = [c for c in known if c == _PREDICTED[0] or str(c).startswith(_PREDICTED[1:])]
         parts.append(known.groupby("patient_id")[columns].mean().add_prefix(f"{task}_"))
-    return pd.concat(parts, axis=1), {"model": model, "repeats": int(table["repeat"].nunique())}
+    folds = _columns_of_folds(rows.groupby("patient_id")["fold"].min() for _, rows in table.groupby("repeat"))
+    return folds, pd.concat(parts, axis=1), {"model": model, "repeats": int(table["repeat"].nunique())}

@@ -291,6 +291,9 @@ class Run(Predictor):
     def _knows_any(self, cohort: Cohort) -> bool:
         return not set(self.predictions["patient_id"]).isdisjoint(p.patient_id for p in cohort)
 
+    def _own_predictions(self) -> pd.DataFrame:
+        return self.predictions
+
     def _seen(self, job: Job) -> tuple[set[str], set[str]]:
         rows, everyone = self._rows(job), set(self._known(job.task, job.model)["patient_id"])
         tested = set(rows.loc[rows["split"] == "test", "patient_id"])

@@ -1,5 +1,7 @@
 """What most models say of a patient, and when it is said of a cohort."""
 
+import warnings
+
 import pandas as pd
 
 from subfuse.runs.prediction.unlike import joint_unlike, unlike_cells, unlike_notes
@@ -35,4 +37,7 @@ def test_tasks_are_named_where_not_all_say_it():
     both = [table([["expression"]]), table([[None]], task="survival")]
     (note,) = unlike_notes(pd.concat(both))
     assert note.startswith("grade · SNN: 1 of 1")
+    with warnings.catch_warnings(action="error"):  # of pandas, where models of a task do not stand together
+        mixed = [table([["expression"]], task=task).assign(model=model) for model in "ba" for task in ("b", "a")]
+        assert len(unlike_notes(pd.concat(mixed))) == 1
     assert len(unlike_notes(pd.concat([both[0], both[0].assign(task="other")]))) == 1

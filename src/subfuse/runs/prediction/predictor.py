@@ -13,6 +13,7 @@ import pandas as pd
 from subfuse.cohort.cohort import Cohort, Patient
 from subfuse.errors import ConfigurationError, DataError, listed
 from subfuse.evaluation.predictions import EXPECTED_CHANGE, UNLIKE
+from subfuse.evaluation.regression.target_range import notes_of_range
 from subfuse.expression.source import ExpressionUnit
 from subfuse.run_folder.job import Job
 from subfuse.run_folder.tables import order_columns, prediction_table, stack_predictions
@@ -78,6 +79,10 @@ class Predictor(ABC):
         """Returns whom a job's model was developed on, and whom it tested; shared models do not know."""
         return set(), set()
 
+    def _own_predictions(self) -> pd.DataFrame:
+        """Returns the predictions of the patients that the models were developed on; shared models have none."""
+        return pd.DataFrame()
+
     def _changes(self, cohort: Cohort) -> list[str]:
         """Returns a note where the cohort is one that the models know, with other content."""
         return []
@@ -141,7 +146,8 @@ class Predictor(ABC):
                 "them, or lacks what they read: a modality, or a word (such as the hospital) that training had."
             )
         predictions = stack_predictions(tables)
-        return predictions, [*notes, *unlike_notes(predictions)]
+        of_values = notes_of_range(predictions, self._own_predictions())
+        return predictions, [*notes, *of_values, *unlike_notes(predictions)]
 
     def _unseen(self, job: Job, fitted: FittedModel, cohort: Cohort) -> tuple[list[Patient], set[str]]:
         """Returns the patients that a job's model did not train on, as it reads them, and who of them it tested."""

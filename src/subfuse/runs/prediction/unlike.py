@@ -39,9 +39,9 @@ def unlike_notes(predicted: pd.DataFrame) -> list[str]:
 
     found = joint_unlike(predicted, ["task", "model", "patient_id"])
     texts: dict[str, list[str]] = {}
-    jobs = list(dict.fromkeys(zip(predicted["task"], predicted["model"], strict=True)))
-    for task, model in jobs:
-        cells = found.loc[task, model]
+    jobs = found.groupby(["task", "model"], sort=False)
+    for (task, model), of_job in jobs:
+        cells = of_job.droplevel(["task", "model"])
         said = cells.dropna()
         if said.empty or binom.sf(len(said) - 1, len(cells), FALSE_ALARMS) > _SIGNIFICANCE + 1e-9:
             continue
