@@ -179,5 +179,8 @@ def _held_out(run: Path, prepared: Path) -> tuple[pd.DataFrame, pd.DataFrame, di
         known = rows.dropna(axis=1)  # a fold's own horizons are known of its patients alone
         columns = [c for c in known if c == _PREDICTED[0] or str(c).startswith(_PREDICTED[1:])]
         parts.append(known.groupby("patient_id")[columns].mean().add_prefix(f"{task}_"))
-    folds = _columns_of_folds(rows.groupby("patient_id")["fold"].min() for _, rows in table.groupby("repeat"))
+    folds = _columns_of_folds(
+        dict(rows.groupby("patient_id", as_index=False)["fold"].min().itertuples(index=False, name=None))
+        for _, rows in table.groupby("repeat")
+    )
     return folds, pd.concat(parts, axis=1), {"model": model, "repeats": int(table["repeat"].nunique())}

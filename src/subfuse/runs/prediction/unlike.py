@@ -52,5 +52,5 @@ def unlike_notes(predicted: pd.DataFrame) -> list[str]:
             f"Predictions of them may be worse than tested. Of patients like those of training {FALSE_ALARMS:.0%} are "
             "called so too"
         )
-        texts.setdefault(text, []).append(f"{task} · {model_title(model)}")
+        texts.setdefault(text, []).append(f"{task} · {model_title(str(model))}")
     return [text if len(of) == len(jobs) else f"{preview(of)}: {text}" for text, of in texts.items()]
