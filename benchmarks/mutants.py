@@ -134,6 +134,7 @@ TESTS = {
     "evaluation/regression/columns": "evaluation/regression/test_columns.py",
     "evaluation/regression/metrics": "evaluation/regression/test_metrics.py",
     "evaluation/regression/outcome": "evaluation/regression/test_outcome.py",
+    "evaluation/regression/target_range": "evaluation/regression/test_target_range.py",
     "evaluation/strata": "evaluation/test_strata.py",
     "evaluation/survival/hazard_ratios": "evaluation/survival/test_hazard_ratios.py",
     "evaluation/survival/horizons": "evaluation/survival/test_horizons.py",

@@ -24,6 +24,10 @@ def test_other_patients_of_the_same_kind_raise_no_alarm(seed, n):
     assert other_range(random.normal(0, 1, 60), shifted) == ""
 
 
+def test_a_value_that_all_share_is_no_unit():
+    assert other_range(np.arange(20.0), np.full(6, 0.0)) == ""
+
+
 def test_few_patients_tell_nothing():
     assert other_range(SHARES, SHARES[:4] * 100) == other_range(SHARES[:4], SHARES * 100) == ""
 

@@ -8,7 +8,7 @@ from subfuse.evaluation.regression.columns import VALUE
 
 _LEAST_PATIENTS = 5
 _LARGEST_SHARE = 0.5  # of patients outside training's range: of patients like those of training some lie there
-_SMALLEST_SPREAD = 0.05  # of training's: shares between per cents
+_SMALLEST_SPREAD = 0.05  # of the range of all, to that of training's middle half: shares among per cents
 
 
 def other_range(trained: Float[np.ndarray, " trained"], tested: Float[np.ndarray, " tested"]) -> str:
@@ -25,8 +25,8 @@ def other_range(trained: Float[np.ndarray, " trained"], tested: Float[np.ndarray
     goes = f"they go from {tested.min():g} to {tested.max():g}. Another unit?"
     if n_outside > _LARGEST_SHARE * len(tested):
         return f"{n_outside} of {len(tested)} values lie outside those of training ({low:g} to {high:g}): {goes}"
-    spread, before = (np.subtract(*np.quantile(values, [0.75, 0.25])) for values in (tested, trained))
-    if spread < _SMALLEST_SPREAD * before:
+    lower, upper = np.quantile(trained, [0.25, 0.75])
+    if 0 < np.ptp(tested) < _SMALLEST_SPREAD * (upper - lower):
         return f"values differ far less than those of training ({low:g} to {high:g}): {goes}"
     return ""
 
