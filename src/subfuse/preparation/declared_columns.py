@@ -14,6 +14,8 @@ from subfuse.identifiers import spelt_otherwise
 from subfuse.preparation.covariate_cells import numeric_cells, refuse_numbers_and_words
 
 _LEAST_COUNTED = 10  # patients, of whom 1 to 10 is no measurement
+_OLDEST = 120  # years: whole numbers in a row up to here may be ages of a small cohort
+_AGE = re.compile(r"(?:.*[_ .-])?(?:age|alter)(?:[_ .-].*)?", re.IGNORECASE)
 _RECORD_NUMBER = re.compile(
     r"(?:.*[_ .-])?(?:id|mrn|mrnum|nr|no|num|number|index|barcode|pid)|.*(?:recno|record).*", re.IGNORECASE
 )
@@ -191,11 +193,13 @@ def _coded_names(entry: str, known: pd.Series, *, develops: bool) -> tuple[str, 
 
 
 def _refuse_record_numbers(entry: str, known: pd.Series) -> None:
-    """Refuses whole numbers, another for every patient, that count patients or are called so."""
+    """Refuses whole numbers, another for every patient, that count patients or are called so; ages may be in a row."""
     values = pd.to_numeric(known)
     if len(values) < _LEAST_COUNTED or values.nunique() < len(values) or (values % 1 != 0).any():
         return
-    counts = values.max() - values.min() == len(values) - 1
+    in_a_row = values.max() - values.min() == len(values) - 1 and not _AGE.fullmatch(entry)
+    in_order = values.is_monotonic_increasing or values.is_monotonic_decreasing  # of the patients
+    counts = in_a_row and (values.min() <= 1 or values.max() > _OLDEST or in_order)
     if counts or _RECORD_NUMBER.fullmatch(entry):
         raise ConfigurationError(
             f"covariates: {entry} must be a measurement. Found another whole number for each of {len(values)} "

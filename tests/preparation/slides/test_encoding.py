@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from subfuse.errors import DataError
 from subfuse.features.encoder import BATCH
 from subfuse.preparation.slides.encoding import encoded_patches
 from subfuse.slides.tissue import Patch
@@ -107,3 +108,16 @@ def test_no_thread_reads_any_more_when_the_encoder_has_failed():
     with pytest.raises(RuntimeError, match="out of memory"):
         encoded_patches(read, range(500), Failing(), patches_per_part=1)
     assert reading == 0
+
+
+@pytest.mark.parametrize("kind", [Recording, Queueing])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_encoder_that_returns_no_numbers_is_the_cause(kind, value):
+    class Broken(kind):
+        def encode(self, images: np.ndarray) -> np.ndarray:
+            features = super().encode(images)
+            features[:2, 1] = value
+            return features
+
+    with pytest.raises(DataError, match=r"encoder recording: finite .* for 2 of 16 patches, which the encoder returned"):
+        encoded(Broken(), 40)

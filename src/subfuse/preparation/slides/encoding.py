@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float16, Float32, Int32
 
+from subfuse.errors import DataError
 from subfuse.features.encoder import BATCH, PatchEncoder, QueueingEncoder
 from subfuse.slides.review import sharpness
 from subfuse.slides.tissue import Patch
@@ -43,6 +44,9 @@ def encoded_patches(
         patches_per_part: At most.
         normalise: What changes an image before it is encoded, if anything; sharpness is that before.
         progress: Called with the patches encoded and expected.
+
+    Raises:
+        DataError: The encoder returns features that are no numbers.
     """
     expected = len(parts) * patches_per_part
     corners: list[tuple[int, int]] = []
@@ -53,6 +57,7 @@ def encoded_patches(
         for batch, found in _each_encoded(encoder, _batches(patches)):
             corners.extend((patch.x, patch.y) for patch, _ in batch)
             sharp.extend(value for _, value in batch)
+            _require_finite(found, encoder)
             with np.errstate(over="ignore"):  # values beyond float16 are reported when they are written
                 rows.append(found.astype(np.float16))
             if progress is not None:
@@ -61,6 +66,21 @@ def encoded_patches(
         progress(len(corners), len(corners))
     features = np.concatenate(rows) if rows else np.empty((0, encoder.dim), np.float16)
     return np.array(corners, np.int32).reshape(-1, 2), features, float(np.median(sharp)) if sharp else math.nan
+
+
+def _require_finite(features: Float32[np.ndarray, "batch feature"], encoder: PatchEncoder) -> None:
+    """Refuses features that are none: the slide was read, and another attempt at it gives the same.
+
+    Raises:
+        DataError: Names the encoder.
+    """
+    bad = ~np.isfinite(features).all(axis=1)
+    if bad.any():
+        raise DataError(
+            f"encoder {encoder.name}: finite features of every patch are required. Found NaN or infinity for "
+            f"{int(bad.sum())} of {len(features)} patches, which the encoder returned. Check its weights and how it "
+            "normalises images, or use another with --encoder."
+        )
 
 
 def _each_encoded(
