@@ -52,3 +52,9 @@ def test_numbers_beside_words_say_who_has_them_and_what_to_write():
     limits = known("60", "<60")
     with pytest.raises(ConfigurationError, match=r"Write all as numbers \(such as 60\) or all as words"):
         refuse_numbers_and_words("age", limits, numeric_cells("age", limits))
+
+
+def test_the_cell_that_keeps_commas_from_being_read_is_named():
+    known = pd.Series(["61,5", "1.604,5", "7,5"], ["a", "b", "c"])
+    with pytest.raises(ConfigurationError, match=r"Found '1\.604,5' of b .* as 1604\.5"):
+        numeric_cells("ldh", known)

@@ -122,7 +122,9 @@ def labels_of_portal(
     return usual | dict(declared or {})
 
 
-def parse_days(cells: pd.Series, places: pd.Series, name: str, *, unit: TimeUnit = "days") -> pd.Series:
+def parse_days(
+    cells: pd.Series, places: pd.Series, name: str, *, unit: TimeUnit = "days", reads_commas: bool = False
+) -> pd.Series:
     """Returns times in days, NaN where the cell says unknown.
 
     Args:
@@ -130,6 +132,7 @@ def parse_days(cells: pd.Series, places: pd.Series, name: str, *, unit: TimeUnit
         places: Where each cell is, for messages.
         name: What the cells hold, for messages.
         unit: Unit of the cells. Months have 30.4375 days, years 365.25.
+        reads_commas: Whether decimal commas were read in columns of numbers alone: another cell is then at fault.
 
     Raises:
         DataError: A cell that is not a finite number.
@@ -138,7 +141,8 @@ def parse_days(cells: pd.Series, places: pd.Series, name: str, *, unit: TimeUnit
     times = pd.to_numeric(cells.mask(unknown), errors="coerce").astype(float)
     bad = ~unknown & ~np.isfinite(times)
     if bad.any():
-        row = bad.idxmax()
+        at_fault = bad & ~cells.str.fullmatch(r"[+-]?\d*,\d+") if reads_commas else bad
+        row = at_fault.idxmax() if at_fault.any() else bad.idxmax()
         is_usual = 2 * int(cells[bad].map(_names_unit).sum()) > int((~unknown).sum())
         remedy = _remedy(str(cells[row]), unit, is_usual=is_usual)
         raise DataError(f"{places[row]}: {name} must be a number of {unit}. Found {cells[row]!r}. {remedy}")

@@ -89,7 +89,13 @@ def _read(
             table = table.drop(columns=list(DATE_COLUMNS))
         else:
             unit = unit_of_time(columns["time_days"], time_unit, section="patients")
-            table["time_days"] = parse_days(table["time_days"], table["place"], "time_days", unit=unit)
+            table["time_days"] = parse_days(
+                table["time_days"],
+                table["place"],
+                "time_days",
+                unit=unit,
+                reads_commas="decimal_commas" in raw.attrs,
+            )
         table = _with_causes(table, event_values)
         table["event"] = read_events(table, columns["event"], event_values, path, section="patients")
     table.attrs[WITHIN_PATIENTS] = _is_within_patients(raw)

@@ -94,7 +94,8 @@ def _certain_numbers(written: Mapping[str, OtherWriting], known: pd.Series, *, a
 
 
 def _refuse_other_writing(entry: str, known: pd.Series, written: Mapping[str, OtherWriting]) -> None:
-    patient, first = next(iter(written.items()))
+    # commas alone are read between semicolons, so that another cell, such as 1.604,5, is why these were not
+    patient, first = min(written.items(), key=lambda item: item[1].kind == "decimal comma")
     units = sorted({other.unit for other in written.values()} - {""})
     required = "numbers without a unit" if units else "numbers"
     remedy = f"Bring all to one unit ({preview(units)}), and leave it out." if len(units) > 1 else first.remedy
