@@ -119,5 +119,7 @@ def test_an_encoder_that_returns_no_numbers_is_the_cause(kind, value):
             features[:2, 1] = value
             return features
 
-    with pytest.raises(DataError, match=r"encoder recording: finite .* for 2 of 16 patches, which the encoder returned"):
+    with pytest.raises(
+        DataError, match=r"encoder recording: finite .* for 2 of 16 patches, which the encoder returned"
+    ):
         encoded(Broken(), 40)
