@@ -21,11 +21,12 @@ from subfuse.expression.reading import read_expression
 from subfuse.expression.source import ExpressionUnit, GdcStarFolder, PlainMatrix, StarUnit
 from subfuse.expression.table import ExpressionTable
 from subfuse.expression.units import ShareBasis, UnitMismatch
-from subfuse.tables import read_first_line, separator_hint
+from subfuse.tables import has_semicolons, read_first_line, separator_hint
 
 LIMIT_BYTES = 10_000_000
 _MAX_GENES = 200_000
 _OF_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # first bytes: xlsx and ods, and Excel's old format
+_PAIR_WITH_COMMA = re.compile(r"[^;,\t]+;[+-]?\d*,\d+")
 _PATIENT = "value"  # the header of a file without one, which messages show
 
 
@@ -55,7 +56,8 @@ def read_upload(
 
     Layouts: two columns (gene, value), with or without a header; one row of values below a header of gene symbols,
     whose first column names the patient; a GDC STAR count file; or a workbook (xlsx, ods) with one such sheet. The file
-    is read as the cohort's own would be, from a temporary folder that is gone afterwards.
+    is read as the cohort's own would be, decimal commas between semicolons among it, from a temporary folder that is
+    gone afterwards.
 
     Args:
         content: The file, UTF-8 text or a workbook.
@@ -122,13 +124,13 @@ def _section(
     if header.startswith("# gene-model") or {"gene_id", "gene_name", "unstranded"} <= set(header.split("\t")):
         return _star_section(folder, content, unit, remedy), 0
     lines = [line for line in content.decode("utf-8-sig").splitlines() if line.strip()]
-    separator = "\t" if header.count("\t") > header.count(",") else ","
+    separator = _separator(header)
     first = next(csv.reader([header], delimiter=separator))
     if max(len(first), len(lines)) > _MAX_GENES:
         raise DataError(f"at most {_MAX_GENES} genes are required. Found {max(len(first), len(lines))} cells.")
     if len(first) == 2:
         _require_pairs(csv.reader(lines, delimiter=separator))
-        n_added = int(_is_number(first[1]))  # the header
+        n_added = int(_is_number(first[1].replace(",", ".") if separator == ";" else first[1]))  # the header
         values = lines if n_added else lines[1:]
         path.write_text("\n".join([f"gene{separator}{_PATIENT}", *values]) + "\n", encoding="utf-8")
         return PlainMatrix(table=path, unit=unit, orientation="genes_by_patients"), n_added
@@ -138,6 +140,13 @@ def _section(
             f"Found {len(lines)} lines of {len(first)} column(s).{separator_hint(header)}"
         )
     return PlainMatrix(table=path, unit=unit, orientation="patients_by_genes"), 0
+
+
+def _separator(header: str) -> str:
+    """Returns what separates columns, by the first line, which may hold a value: `EGFR;7,5`."""
+    if has_semicolons(header) or _PAIR_WITH_COMMA.fullmatch(header.strip()):
+        return ";"
+    return "\t" if header.count("\t") > header.count(",") else ","
 
 
 def _require_pairs(rows: Iterable[Sequence[str]]) -> None:
