@@ -311,3 +311,19 @@ def test_a_task_and_a_subspace_make_no_column_of_another_pair(write, tasks, subs
     else:
         with pytest.raises(ConfigurationError, match=r"Found a_b_(c|total) twice, of task 'a' and of task 'a_b'"):
             read_cohort_file(write(yaml.safe_dump(content)))
+
+
+def test_every_value_that_is_still_to_be_filled_in_is_named_at_once(tmp_path):
+    path = tmp_path / "cohort.yaml"
+    lines = [
+        "name: c",
+        "patients: {table: p.csv, event_values: {1: FILL-IN}}",
+        "expression: {table: e.csv, unit: FILL-IN}",
+    ]
+    path.write_text("\n".join([*lines, "tasks: FILL-IN"]))
+    with pytest.raises(ConfigurationError) as error:
+        read_cohort_file(path)
+    told = str(error.value)
+    assert "\n" not in told
+    assert "line 2: `patients.event_values.1`: a value is required in the place of FILL-IN" in told
+    assert "Also line 3 (`expression.unit`), line 4 (`tasks`)." in told

@@ -39,8 +39,18 @@ def test_slides_are_counted_by_their_patients(tmp_path):
     assert told(tmp_path, slides="TCGA-02-0001-1 TCGA-02-0001-2 other") == ["# by their identifiers, 1 have slides"]
     (line, problem) = told(tmp_path, slides="x1 x2")
     assert line == "# by their identifiers, 0 have slides"
-    assert problem.startswith("# PROBLEM: no patient has slides: patients are TCGA-02-0001, TCGA-02-0002, TCGA-02-0003")
-    assert "slides of x1, x2" in problem
+    assert problem.startswith("# PROBLEM: no patient has slides: patients: TCGA-02-0001, TCGA-02-0002, TCGA-02-0003")
+    assert "slides of: x1, x2" in problem
+
+
+@pytest.mark.parametrize("spelling", ["{}", "00{}", "p_{}"])
+def test_names_that_differ_from_those_of_patients_are_shown_and_no_genes(tmp_path, spelling):
+    ids = [f"P{number}" if "p" in spelling else f"0{number}" for number in range(10, 13)]
+    names = [spelling.format(number) for number in range(10, 13)]
+    (tmp_path / "e.tsv").write_text("\t".join(["gene", *names]) + "\nAGT\t1\t2\t3\nANXA5\t1\t2\t3\nAQP4\t1\t2\t3\n")
+    _, problem = overlap_lines(ids, ["expression:", "  table: e.tsv"], tmp_path)
+    assert "AGT" not in problem
+    assert f"nearest: {ids[0]} and {names[0]}" in problem
 
 
 @pytest.mark.parametrize("keys", [{"format": "h5ad"}, {"sample_sheet": "s.csv"}, {"table": "absent.csv"}])

@@ -28,7 +28,7 @@ from subfuse.cohort.marker import (
     require_prepared,
 )
 from subfuse.cohort.task import FOLLOW_UP, TaskSpec
-from subfuse.errors import ConfigurationError, DataError, listed, preview
+from subfuse.errors import ConfigurationError, DataError, counted, listed, preview
 from subfuse.expression.gene_names import read_aliases
 from subfuse.expression.gene_sets import read_gmt
 from subfuse.expression.table import ExpressionTable, read_expression_h5ad
@@ -304,10 +304,11 @@ def used_of_listed(used: int, listed: int) -> str:
     """Returns how many patients of the clinical table are used.
 
     Example:
-        >>> used_of_listed(40, 42), used_of_listed(40, 40)
-        ('40 of 42 patients (2 excluded)', '40 patients')
+        >>> used_of_listed(40, 42), used_of_listed(1, 1)
+        ('40 of 42 patients (2 excluded)', '1 patient')
     """
-    return f"{used} patients" if used == listed else f"{used} of {listed} patients ({listed - used} excluded)"
+    patients = counted(listed, "patient")
+    return patients if used == listed else f"{used} of {patients} ({listed - used} excluded)"
 
 
 def _choose_cohorts(cohort_file: CohortFile, role: str | None) -> list[str]:

@@ -260,12 +260,11 @@ def read_cohort_file(path: Path) -> CohortFile:
     if not isinstance(value, dict):
         kind = {type(None): "nothing", list: "a list"}.get(type(value), "a single value")
         raise ConfigurationError(f"{path}: sections such as `patients:` are required. Found {kind}.")
+    refuse_blanks(path, node)
     try:
-        found = CohortFile.model_validate(value, context={"base": path.resolve().parent})
+        return CohortFile.model_validate(value, context={"base": path.resolve().parent})
     except ValidationError as error:
         raise ConfigurationError(one_line(path, node, error, CohortFile)) from error
-    refuse_blanks(path, node)
-    return found
 
 
 def cohort_file_text(cohort_file: CohortFile) -> str:

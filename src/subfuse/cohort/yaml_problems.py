@@ -5,7 +5,7 @@ import difflib
 import re
 import reprlib
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -24,7 +24,6 @@ _DEEPEST = 30  # levels; ours need six
 _LONGEST_OPTION = 60  # characters that are compared
 _A_SLIP = 0.8  # similarity from which on a value is a mistyped option
 _SYNONYMS = dict.fromkeys(("hospital", "hospitals", "center", "centre", "clinic", "institution"), "site")
-_OF_BLANK = f"a value is required in the place of {BLANK}. Fill it in; the comment beside it says what is asked."
 _MOST_NODES = 200_000  # after aliases are followed
 
 
@@ -118,20 +117,33 @@ def _refuse_repeated_keys(path: Path, node: yaml.Node | None, place: tuple[str, 
         _refuse_repeated_keys(path, item, (*place, key.value))
 
 
-def refuse_blanks(path: Path, node: yaml.Node | None, place: tuple[str, ...] = ()) -> None:
-    """Raises an error where a draft is not filled in, though any text would be a valid value there.
+def refuse_blanks(path: Path, node: yaml.Node | None) -> None:
+    """Raises an error where a draft is not filled in, whatever would be a valid value there.
 
     Raises:
-        ConfigurationError: One line naming file, line and key.
+        ConfigurationError: One line naming the file, and line and key of every such value.
     """
+    blanks = [(f"line {line}", f"`{'.'.join(place)}`") for line, place in _blanks(node)]
+    if not blanks:
+        return
+    (line, key), *others = blanks
+    further = f" Also {', '.join(f'{line} ({key})' for line, key in others)}." if others else ""
+    raise ConfigurationError(
+        f"{path}, {line}: {key}: a value is required in the place of {BLANK}. Fill it in; the comment beside it says "
+        f"what is asked.{further}"
+    )
+
+
+def _blanks(node: yaml.Node | None, place: tuple[str, ...] = ()) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Yields line and place of every value that is still to be filled in."""
     if isinstance(node, yaml.ScalarNode) and node.value == BLANK:
-        raise ConfigurationError(f"{path}, line {node.start_mark.line + 1}: `{'.'.join(place)}`: {_OF_BLANK}")
+        yield node.start_mark.line + 1, place
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            refuse_blanks(path, item, (*place, str(index)))
+            yield from _blanks(item, (*place, str(index)))
     if isinstance(node, yaml.MappingNode):
         for key, item in node.value:
-            refuse_blanks(path, item, (*place, key.value))
+            yield from _blanks(item, (*place, key.value))
 
 
 def one_line(path: Path, node: yaml.Node | None, error: ValidationError, model: type[BaseModel]) -> str:
@@ -194,8 +206,6 @@ def _hint(found: str) -> str:
 
 def _of_section(name: str, place: Sequence[str], found: Any) -> str:
     """Returns what is wrong with a value where keys are required, and how they are written."""
-    if found == BLANK:
-        return f"`{name}`: {_OF_BLANK}"
     if place[0] == "tasks" and isinstance(found, str):
         example = f": write `{place[-1]}: {{column: {found}}}`"
     elif place[0] == "tasks" and isinstance(found, list) and len(place) == 1:

@@ -25,7 +25,7 @@ from subfuse.cohort.marker import (
     mark_incomplete,
 )
 from subfuse.devices import AUTO, chosen_device, gpus_of, processes_on
-from subfuse.errors import ConfigurationError, DataError, preview
+from subfuse.errors import ConfigurationError, DataError, counted, preview
 from subfuse.exclusions import NothingLeft, exclusion_table, group_reasons, join_exclusions
 from subfuse.execution import Progress
 from subfuse.expression.source import MatrixSource
@@ -82,7 +82,7 @@ class Preparation:
         left_out = preview([f"{level}: {count}" for level, count in others.items()])
         excluded = f"; also excluded, by level: {left_out} (exclusions.csv)" if left_out else ""
         stay = f"\n{self.features[0].upper()}{self.features[1:]}" if self.features else ""
-        return f"Prepared {patients} and {len(self.slides)} slides in {self.folder}{excluded}{stay}"
+        return f"Prepared {patients} and {counted(len(self.slides), 'slide')} in {self.folder}{excluded}{stay}"
 
 
 def prepare(

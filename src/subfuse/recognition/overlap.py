@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from subfuse.bounded_files import open_bounded
 from subfuse.cohort.cohort_file import CohortFile
-from subfuse.errors import SubfuseError, preview
-from subfuse.identifiers import patient_of_barcode
+from subfuse.errors import SubfuseError
+from subfuse.identifiers import describe_mismatch, patient_of_barcode
 from subfuse.preparation.slides.slide_table import read_slides
 from subfuse.recognition.yaml_lines import PROBLEM, remark
 from subfuse.settings import BLANK
@@ -41,7 +41,7 @@ def overlap_lines(patient_ids: Collection[str], lines: Iterable[str], base: Path
         n_known = len(names & set(patient_ids))
         told.append(f"{n_known} have {name}")
         if not n_known:
-            shown = f"patients are {preview(sorted(patient_ids), 3)}, {name} of {preview(sorted(names), 3) or 'nobody'}"
+            shown = describe_mismatch(patient_ids, {f"{name} of": names}, of_ours="patients")
             problems.append(remark(f"{PROBLEM}no patient has {name}: {shown}", indent=0))
     return [remark(f"by their identifiers, {' and '.join(told)}", indent=0), *problems] if told else []
 
@@ -74,7 +74,12 @@ def _with_expression(section: Mapping[str, Any], patient_ids: frozenset[str], ba
     except (SubfuseError, OSError):
         return None
     sides = [{patient_of_barcode(name) for name in names} for names in (columns, rows)]
-    return max(sides, key=lambda names: len(names & patient_ids))
+    return max(sides, key=lambda names: (len(names & patient_ids), len(_alike(names) & _alike(patient_ids))))
+
+
+def _alike(names: Collection[str]) -> set[str]:
+    """Returns names without case, separators and leading zeros."""
+    return {re.sub(r"[\W_]+|(?<!\d)0+(?=\d)", "", name.lower()) for name in names}
 
 
 def _names_in(path: Path) -> tuple[list[str], list[str]]:
