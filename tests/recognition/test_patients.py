@@ -49,6 +49,16 @@ def test_expression_among_the_columns_of_patients_is_told_as_what_it_is(tmp_path
     assert "not used, unless columns name them: EGFR_cnv\n" in f"{text}\n"
 
 
+@pytest.mark.parametrize("dates", [["2019-05-02", "2018-11-30"], ["05/2019", ""], ["2.5.2019", "30.11.2018"]])
+def test_dates_are_no_label_whatever_their_column_is_called(tmp_path, dates):
+    write(tmp_path, diagnosis=dates * (N_PATIENTS // 2))
+    text = drafted(tmp_path)
+    assert "diagnosis: diagnosis" not in text
+    assert "diagnosis" in text  # as a column that is not used
+    write(tmp_path, diagnosis=["glioma", dates[0]] * (N_PATIENTS // 2))
+    assert "diagnosis: diagnosis" in drafted(tmp_path)
+
+
 def write(folder, **columns):
     clinical(**columns).to_csv(folder / "p.csv", index=False)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from subfuse.cells import is_date, is_month
 from subfuse.clinical.gdc import read_gdc
 from subfuse.errors import DataError, preview
 from subfuse.recognition.classes import class_columns
@@ -31,7 +32,7 @@ from subfuse.recognition.yaml_lines import (
     remark,
     scalar,
 )
-from subfuse.tables import read_text_table, usual_name
+from subfuse.tables import is_missing, read_text_table, usual_name
 
 _STATUS, _MONTHS = "_STATUS", "_MONTHS"  # end the names of a follow-up's columns in cBioPortal
 _PLAIN = (PATIENTS, SLIDES_OF_PATIENTS)
@@ -109,7 +110,7 @@ def _others(others: Sequence[FoundTable], base: Path) -> list[str]:
     for table in labels:
         names = [str(name) for name in table.start]
         columns = {"patient_id": patient_column(names)}
-        columns |= _labels(names, ["patient_id", *(name for name in names if is_outcome(name))])
+        columns |= _labels(table.start, ["patient_id", *(name for name in names if is_outcome(name))])
         columns |= {name: name for name in class_columns(table.start, list(filter(None, columns.values())))}
         section = {"table": relative(table.path, base), "columns": columns}
         if len(columns) == 1:
@@ -152,7 +153,7 @@ def _columns(table: pd.DataFrame) -> list[str]:
     columns = {} if patient is None else {"patient_id": patient}
     lines, outcome = follow_up_lines(table, names)
     columns |= outcome
-    columns |= _labels(names, list(columns.values()))
+    columns |= _labels(table, list(columns.values()))
     further, of_endpoints = endpoint_lines(table, endpoint_columns(names))
     columns |= of_endpoints
     columns |= {name: name for name in class_columns(table, list(columns.values()))}
@@ -172,10 +173,16 @@ def _columns(table: pd.DataFrame) -> list[str]:
     return [*mapping("columns", columns), *lines]
 
 
-def _labels(names: Sequence[str], taken: Sequence[str]) -> dict[str, str]:
-    """Returns our names of labels to the columns that are called so, without columns that are taken."""
-    free = {usual_name(name): name for name in reversed(names) if name not in taken}
+def _labels(table: pd.DataFrame, taken: Sequence[str]) -> dict[str, str]:
+    """Returns our names of labels to the columns that are called so, without those that are taken or hold dates."""
+    free = {usual_name(str(name)): str(name) for name in reversed(table.columns) if name not in taken}
+    free = {usual: name for usual, name in free.items() if not _holds_dates(table[name])}
     found = {
         label: next((free[usual] for usual in spelt if usual in free), None) for label, spelt in USUAL_LABELS.items()
     }
     return {label: column for label, column in found.items() if column is not None}
+
+
+def _holds_dates(cells: pd.Series) -> bool:
+    known = [str(cell) for cell in cells if not is_missing(str(cell))]
+    return bool(known) and all(is_date(cell) or is_month(cell) for cell in known)
