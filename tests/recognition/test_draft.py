@@ -338,7 +338,7 @@ def test_identifiers_of_the_tables_are_compared(tmp_path, capsys, by_genes):
     (strange.T if by_genes else strange).to_csv(data / "expression.csv")
     text, printed = drafted(data, tmp_path / "again", capsys)
     assert "24 have slides and 0 have expression" in text
-    assert "PROBLEM: no patient has expression: patients are TCGA-02-0000" in printed
+    assert "PROBLEM: no patient has expression: patients: TCGA-02-0000" in printed
 
 
 def test_why_the_first_table_is_none_that_is_known_is_said(tmp_path, capsys):
