@@ -42,8 +42,12 @@ def test_decimal_commas_of_a_table_with_semicolons_are_read_and_said(tmp_path):
     with pytest.raises(DataError, match=r"row 2 \(a\).*Found '1\.020,5'|row 2: time_days .* Found '1\.020,5'"):
         plain(tmp_path, text.replace("20,5", "1.020,5"))
     longer = text.replace("b;7;", "b;1.604,0;").replace("NA", "1.020,5")
-    with pytest.raises(DataError, match=r"row 3: time_days .* Found '1\.604,0'. Write it .* as 1604\.0"):
+    with pytest.raises(DataError, match=r"row 3: time_days .* Found '1\.604,0'. Write it .* as 1604,0"):
         plain(tmp_path, longer)  # which keeps the commas of the others from being read
+    with pytest.raises(DataError, match=r"row 2: time_days .* Found '20,5'. Write it with a decimal point, as 20\.5"):
+        plain(tmp_path, text.replace("b;7;", "b;7.5;"))
+    with pytest.raises(DataError, match=r"row 2: time_days .* Found '1\.020,5'. .* as 1020\.5"):
+        plain(tmp_path, text.replace("20,5", "1.020,5").replace("b;7;", "b;7.5;"))
 
 
 def test_mapping_renames_and_selects(tmp_path):

@@ -56,5 +56,5 @@ def test_numbers_beside_words_say_who_has_them_and_what_to_write():
 
 def test_the_cell_that_keeps_commas_from_being_read_is_named():
     known = pd.Series(["61,5", "1.604,5", "7,5"], ["a", "b", "c"])
-    with pytest.raises(ConfigurationError, match=r"Found '1\.604,5' of b .* as 1604\.5"):
+    with pytest.raises(ConfigurationError, match=r"Found '1\.604,5' of b .* as 1604,5"):
         numeric_cells("ldh", known)

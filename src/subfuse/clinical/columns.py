@@ -145,6 +145,9 @@ def parse_days(
         row = at_fault.idxmax() if at_fault.any() else bad.idxmax()
         is_usual = 2 * int(cells[bad].map(_names_unit).sum()) > int((~unknown).sum())
         remedy = _remedy(str(cells[row]), unit, is_usual=is_usual)
+        written = other_writing(str(cells[row]))
+        if (bad & ~at_fault).any() and written is not None and written.kind == "thousands":
+            remedy = remedy.replace(written.number, written.number.replace(".", ","))
         raise DataError(f"{places[row]}: {name} must be a number of {unit}. Found {cells[row]!r}. {remedy}")
     if unit == "days":
         _refuse_thousands(cells[~unknown], places, name)
