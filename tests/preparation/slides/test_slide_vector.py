@@ -175,3 +175,11 @@ def test_features_of_another_width_are_refused_before_any_is_imported(tmp_path: 
     with pytest.raises(ConfigurationError, match=r"madeleine reads 4 features .*Found 3 features"):
         prepare(path, tmp_path / "prepared", encoder="madeleine")
     assert not (tmp_path / "prepared").exists()
+
+
+def test_a_vector_that_is_not_finite_is_the_encoders_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = load_encoder("madeleine")
+    monkeypatch.setattr(type(encoder), "encode", lambda *_, **__: np.full(3, np.nan, np.float32))
+    with pytest.raises(DataError, match=r"encoder madeleine: a finite vector .* use another with --encoder"):
+        prepare_slide(write_slide(tmp_path / "s.tiff", 0), encoder, TILING, tmp_path / "wsi")
+    assert not list(tmp_path.glob("features_madeleine/*"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from subfuse.errors import ConfigurationError
+from subfuse.errors import ConfigurationError, DataError
 from subfuse.exclusions import exclusion_table
 from subfuse.execution import Progress
 from subfuse.features.encoder import SlideEncoder, is_same_encoder
@@ -48,6 +48,11 @@ def write_vector(patches: Path, vector: Path, encoder: SlideEncoder) -> None:
     tile_px, overlap_px = (int(attributes.get(name, 0)) for name in ("patch_size", "overlap"))  # 0: unknown, or none
     spacing = (tile_px - overlap_px) * slide.target_mpp / slide.level0_mpp if tile_px else slide.patch_size_level0
     found = encoder.encode(slide, spacing_px=max(1, round(spacing)))
+    if not np.isfinite(found).all():
+        raise DataError(
+            f"encoder {encoder.name}: a finite vector of every slide is required. Found NaN or infinity, which the "
+            "encoder returned. Check its weights, or use another with --encoder."
+        )
     facts = {
         name: getattr(attributes[name], "item", lambda name=name: attributes[name])()
         for name in _OF_SLIDE
