@@ -53,6 +53,8 @@ TERMS = {
     "predictions": TermWeights(1.0, 0.0, 0.0),
     "embeddings": TermWeights(0.0, 1.0, 0.0),
     "positions": TermWeights(0.0, 0.0, 1.0),
+    "predictions, positions": TermWeights(1.0, 0.0, 1.0),
+    "predictions, positions, a tenth of embeddings": TermWeights(1.0, 0.1, 1.0),
     "all": TermWeights(1.0, 1.0, 1.0),
 }
 SECTIONS = {  # title, and with which model the others are compared
@@ -97,8 +99,9 @@ def _patient(
 ) -> Patient:
     slide, expression = truth.views[index]
     path = folder / f"{index:04d}.h5"
+    features = _slide(draw, *slide)  # drawn also where the file is there: what is drawn next does not depend on it
     if not path.exists():
-        write_features(path, _slide(draw, *slide), tile_px=256)
+        write_features(path, features, tile_px=256)
     counts = draw_counts(genes, tuple(expression), draw) / genes.length
     return Patient(
         f"{index:04d}",
