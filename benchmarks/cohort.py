@@ -3,8 +3,8 @@
     python benchmarks/cohort.py --against COMMIT [--patients 40] [--patches 10000] [--epochs 10] [--work FOLDER]
 
 Features are generated: no pathology. Each version trains and tests the same folds in a process of its own, one after
-the other, with one thread. Processor seconds, bytes that the process asked files for, and peak memory are the system's;
-updates of the model are timed around `JointUpdate`.
+the other, with one thread and the memory pages of its commands. Processor seconds, bytes that the process asked files
+for, and peak memory are the system's; updates of the model are timed around `JointUpdate`.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "cohort.md"
 WIDTH, N_GENES, N_FOLDS = 1024, 400, 2
+LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 
 
 def write_slides(folder: Path, patients: int, patches: int) -> None:
@@ -98,6 +99,8 @@ def measured(source: Path, arguments: list[str]) -> dict[str, float]:
     """Returns `measure` of one version, in a process of its own."""
     command = [sys.executable, __file__, "--measure", *arguments]
     variables = {**os.environ, "PYTHONPATH": str(source / "src"), "OMP_NUM_THREADS": "1"}
+    if LARGE_PAGES in (source / "src" / "subfuse" / "cli" / "__init__.py").read_text(encoding="utf-8"):
+        variables[LARGE_PAGES] = "1"  # as the commands of this version ask torch
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=variables).stdout
     return json.loads(printed.splitlines()[-1])
 
