@@ -73,6 +73,13 @@ class OtherWriting:
     remedy: str
     unit: str = ""  # in lower case
 
+    @property
+    def remedy_among_commas(self) -> str:
+        """The remedy in a table whose decimal commas are read, where marks between thousands alone are at fault."""
+        return (
+            self.remedy.replace(self.number, self.number.replace(".", ",")) if self.kind == "thousands" else self.remedy
+        )
+
 
 def other_writing(cell: str) -> OtherWriting | None:
     """Returns how a cell writes a number that tables write otherwise; None for plain numbers and for words.

@@ -147,7 +147,7 @@ def parse_days(
         remedy = _remedy(str(cells[row]), unit, is_usual=is_usual)
         written = other_writing(str(cells[row]))
         if (bad & ~at_fault).any() and written is not None and written.kind == "thousands":
-            remedy = remedy.replace(written.number, written.number.replace(".", ","))
+            remedy = written.remedy_among_commas
         raise DataError(f"{places[row]}: {name} must be a number of {unit}. Found {cells[row]!r}. {remedy}")
     if unit == "days":
         _refuse_thousands(cells[~unknown], places, name)

@@ -96,8 +96,8 @@ def _certain_numbers(written: Mapping[str, OtherWriting], known: pd.Series, *, a
 def _refuse_other_writing(entry: str, known: pd.Series, written: Mapping[str, OtherWriting]) -> None:
     # commas alone are read between semicolons, so that another cell, such as 1.604,5, is why these were not
     patient, first = min(written.items(), key=lambda item: item[1].kind == "decimal comma")
-    beside_commas = any(other.kind == "decimal comma" for other in written.values()) and first.kind == "thousands"
-    alone = first.remedy.replace(first.number, first.number.replace(".", ",")) if beside_commas else first.remedy
+    beside_commas = any(other.kind == "decimal comma" for other in written.values())
+    alone = first.remedy_among_commas if beside_commas else first.remedy
     units = sorted({other.unit for other in written.values()} - {""})
     required = "numbers without a unit" if units else "numbers"
     remedy = f"Bring all to one unit ({preview(units)}), and leave it out." if len(units) > 1 else alone

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from subfuse.bounded_files import open_bounded
 from subfuse.cohort.cohort_file import CohortFile
 from subfuse.errors import SubfuseError
-from subfuse.identifiers import describe_mismatch, patient_of_barcode
+from subfuse.identifiers import describe_mismatch, patient_of_barcode, same_but_for_spelling
 from subfuse.preparation.slides.slide_table import read_slides
 from subfuse.recognition.yaml_lines import PROBLEM, remark
 from subfuse.settings import BLANK
@@ -74,12 +74,7 @@ def _with_expression(section: Mapping[str, Any], patient_ids: frozenset[str], ba
     except (SubfuseError, OSError):
         return None
     sides = [{patient_of_barcode(name) for name in names} for names in (columns, rows)]
-    return max(sides, key=lambda names: (len(names & patient_ids), len(_alike(names) & _alike(patient_ids))))
-
-
-def _alike(names: Collection[str]) -> set[str]:
-    """Returns names without case, separators and leading zeros."""
-    return {re.sub(r"[\W_]+|(?<!\d)0+(?=\d)", "", name.lower()) for name in names}
+    return max(sides, key=lambda names: (len(names & patient_ids), len(same_but_for_spelling(names, patient_ids))))
 
 
 def _names_in(path: Path) -> tuple[list[str], list[str]]:
